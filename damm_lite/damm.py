@@ -1,0 +1,126 @@
+"""DAMM-Diffusion: two branches, fused at every scale, and the rule that chooses between them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from damm_lite.fusion import MMFM, UAFM, JointConfidence
+from damm_lite.schedules import PredictsNoise
+from damm_lite.unet import Backbone, TimeEmbedding, UNetConfig, check_images
+
+
+class DAMMOutput(NamedTuple):
+    """What both branches say; c = `confidence` is the mean of the map u."""
+
+    uni: torch.Tensor  # (B, C, H, W), the uni-modal branch's output
+    multi: torch.Tensor  # (B, C, H, W), the multi-modal branch's output
+    confidence: torch.Tensor  # (B,) in [0, 1]
+    confidence_map: torch.Tensor  # (B, h, w) in [0, 1], at a quarter of the resolution
+
+
+class Encoded(NamedTuple):
+    """Both encoders' work for one step: all that is needed to decide, and then to decode."""
+
+    e: torch.Tensor  # (B, E), time embedding
+    uni: list  # a0 .. a8
+    multi: list  # m0 .. m8
+    confidence_map: torch.Tensor  # (B, 1, h, w)
+
+    @property
+    def confidence(self):
+        """c (B,) in [0, 1]."""
+        return self.confidence_map.mean(dim=(1, 2, 3))
+
+    def select(self, rows):
+        """The samples in `rows` (a boolean (B,) or indices)."""
+        return Encoded(
+            self.e[rows],
+            [a[rows] for a in self.uni],
+            [m[rows] for m in self.multi],
+            self.confidence_map[rows],
+        )
+
+
+class DAMMNet(nn.Module):
+    """The whole network: (xt, t, primary, secondary) -> DAMMOutput (the paper's Fig. 2).
+
+    `config` describes the uni-modal branch, which sees [xt, primary]; the multi-modal branch
+    has the same widths and sees [xt, secondary]. `confidence` is a head's class or None,
+    `objective` says what the output means (`PredictsNoise` or `PredictsVelocity`).
+    """
+
+    def __init__(self, config, confidence=JointConfidence, secondary_channels=None, objective=PredictsNoise):
+        super().__init__()
+        self.config, self.objective = config, objective
+        self.primary_channels = config.in_channels - config.out_channels
+        self.secondary_channels = secondary_channels or self.primary_channels
+        if self.primary_channels < 1:
+            raise ValueError("config.in_channels: expected xt and at least one primary channel")
+        multi_config = UNetConfig(
+            config.out_channels + self.secondary_channels, config.out_channels, config.widths, config.time_dim
+        )
+        self.time = TimeEmbedding(config.time_dim)
+        self.uni = Backbone(config)
+        self.multi = Backbone(multi_config)
+        self.mmfm = nn.ModuleList(MMFM(channels) for channels in self.uni.feature_channels)
+        self.uafm = UAFM(config.widths[-1], confidence)
+
+    def encode_uni(self, xt, t, primary):
+        """Time embedding e and the uni-modal features a0 .. a8."""
+        check_images("primary", primary, self.primary_channels)
+        check_images("xt", xt, self.config.out_channels)
+        e = self.time(t)
+        return e, self.uni.encode(torch.cat([xt, primary], dim=1), e)
+
+    def encode(self, xt, t, primary, secondary):
+        """Run both encoders: everything up to the confidence, before either decoder."""
+        check_images("secondary", secondary, self.secondary_channels)
+        e, a = self.encode_uni(xt, t, primary)
+        d = self.multi.in_conv(torch.cat([xt, secondary], dim=1))
+        m = [self.mmfm[0](a[0], d)]
+        for block, fuse, a_i in zip(self.multi.encoder, self.mmfm[1:], a[1:], strict=True):
+            m.append(fuse(a_i, block(m[-1], e)))
+        return Encoded(e, a, m, self.uafm.confidence_map(a[-1], m[-1]))
+
+    def decode_uni(self, encoded):
+        """The uni-modal branch's output (B, C, H, W)."""
+        return self.uni.decode(encoded.uni[-1], encoded.uni, encoded.e)
+
+    def decode_multi(self, encoded):
+        """The multi-modal branch's output (B, C, H, W)."""
+        h = self.uafm(encoded.uni[-1], encoded.multi[-1], encoded.confidence_map)
+        return self.multi.decode(h, encoded.multi, encoded.e)
+
+    def forward(self, xt, t, primary, secondary):
+        encoded = self.encode(xt, t, primary, secondary)
+        return DAMMOutput(
+            self.decode_uni(encoded),
+            self.decode_multi(encoded),
+            encoded.confidence,
+            encoded.confidence_map.squeeze(1),
+        )
+
+
+def released_loss(output, target, *, alpha=1e-4, gamma=0.5):
+    """The released objective of the second phase; a scalar.
+
+    Per sample, l = mean |output - target| of each branch: the uni-modal branch alone where
+    c < gamma, else the mean of both; plus alpha [BCE(c, y) / 2 + mean (c - gamma)^2] with
+    y = 1 where the multi-modal branch is no worse.
+    """
+    l_uni, l_multi, c = per_sample_l1(output.uni, target), per_sample_l1(output.multi, target), output.confidence
+    branches = torch.where(c < gamma, l_uni, (l_uni + l_multi) / 2)
+    better = (l_multi <= l_uni).to(c.dtype)
+    gate = 0.5 * nn.functional.binary_cross_entropy(c, better) + (c - gamma).square().mean()
+    return branches.mean() + alpha * gate
+
+
+def warmup_loss(output, target):
+    """The released objective of the first phase: the mean of both branches' L1; a scalar."""
+    return (per_sample_l1(output.uni, target) + per_sample_l1(output.multi, target)).mean() / 2
+
+
+def per_sample_l1(output, target):
+    """mean |output - target| of each sample; (B,)."""
+    return (output - target).abs().flatten(1).mean(dim=1)

@@ -1,0 +1,265 @@
+"""Simulated tumours: vessels, nuclei, and where nanoparticles go.
+
+The nanoparticle map is physics, not drawing. Particles leave the vessels, diffuse through
+tissue that crowded nuclei make narrow, are cleared, and are taken up by cells. In the steady
+state their concentration c (a fraction of that in plasma) balances
+
+    div(D(rho) grad c) - k(rho) c + P v (1 - c) = 0,        no flux through the border,
+
+with v the fraction of a pixel that is vessel, rho the local crowding by nuclei,
+D = D0 exp(-a rho) and k = k0 + k1 rho. In uniform tissue c falls off from a straight vessel
+as exp(-x / sqrt(D / k)). A camera sees free and cell-bound particles, c (1 + b rho).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from scipy.fft import dctn, idctn
+from scipy.ndimage import gaussian_filter
+from scipy.sparse.linalg import LinearOperator, cg
+from scipy.spatial import cKDTree
+from scipy.special import ndtr
+from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True)
+class Physics:
+    """Constants of nanoparticle transport (defaults: particles of about 50 nm)."""
+
+    pixel: float = 2.0  # side of a pixel, µm
+    diffusivity: float = 1.0  # D0, in tissue without cells, µm²/s
+    hindrance: float = 2.0  # a, how strongly crowding slows diffusion
+    clearance: float = 3e-4  # k0, loss without cells, 1/s
+    uptake: float = 2e-3  # k1, further loss into cells at full crowding, 1/s
+    leakage: float = 5e-2  # P, exchange between plasma and tissue inside a vessel, 1/s
+    binding: float = 1.0  # b, cell-bound over free particles at full crowding
+    crowding_radius: float = 5.0  # Gaussian radius over which nuclei crowd, µm
+
+
+def simulate_vessels(rng, size, *, density=250.0, pixel=2.0):
+    """Draw vessels as winding tubes of 3-7 µm radius; (H, W) float32 in [0, 1].
+
+    `size` is a side or (H, W) in pixels, `density` the vessels per mm², `pixel` in µm.
+    At least one vessel is drawn. The value is the fraction of the pixel that is vessel.
+    """
+    height, width = np.broadcast_to(size, 2)
+    count = max(1, rng.poisson(density * height * width * (pixel / 1000) ** 2))
+    points, radii = [], []
+    for _ in range(count):
+        steps = 2 + int(rng.exponential(120.0) / pixel)  # a length of 120 µm on average
+        heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.15, steps))
+        path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0)
+        points.append(path - path[steps // 2] + rng.uniform(0, 1, 2) * (height, width))
+        radii.append(np.full(steps, rng.uniform(3.0, 7.0) / pixel))
+    points, radii = np.concatenate(points), np.concatenate(radii)
+
+    centres = np.stack(np.indices((height, width)), axis=-1) + 0.5  # (H, W, 2)
+    distance, nearest = cKDTree(points).query(centres)
+    return np.clip(radii[nearest] - distance + 0.5, 0, 1).astype(np.float32)
+
+
+def simulate_nuclei(rng, vessels, *, density=1.0, pixel=2.0):
+    """Draw cell nuclei around `vessels`; (H, W) float32 in [0, 1], like a DAPI stain.
+
+    Nuclei are ellipses of 3-5 µm semi-axis. How crowded they are varies smoothly over about
+    25 µm; none sits on a vessel. `density` scales the crowding (1: half the places taken).
+    """
+    height, width = vessels.shape
+    noise = gaussian_filter(rng.standard_normal((height, width)), 25.0 / pixel, mode="wrap")
+    crowding = ndtr(1.5 * noise / max(noise.std(), 1e-12) + 0.5)
+
+    spacing = 9.0 / pixel  # jittered hexagonal places
+    rows, cols = np.mgrid[-1 : height / (spacing * 0.866) + 1, -1 : width / spacing + 1]
+    places = np.stack([rows * 0.866, cols + 0.5 * (rows % 2)], axis=-1).reshape(-1, 2)
+    places = spacing * (places + rng.uniform(-0.3, 0.3, places.shape))
+    y, x = places.astype(int).clip(0, (height - 1, width - 1)).T
+    taken = (rng.random(len(places)) < density * crowding[y, x]) & (vessels[y, x] < 0.2)
+    places = places[taken]
+
+    long = rng.uniform(3.5, 5.0, len(places)) / pixel
+    short = long * rng.uniform(0.6, 1.0, len(places))
+    angle = rng.uniform(0, np.pi, len(places))
+    brightness = rng.uniform(0.6, 1.0, len(places))
+
+    reach = int(np.ceil(5.0 / pixel)) + 1
+    stamp = np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], -1).reshape(1, -1, 2)
+    pixels = np.floor(places)[:, None].astype(int) + stamp  # (nuclei, stamp, 2)
+    dy, dx = np.moveaxis(pixels + 0.5 - places[:, None], -1, 0)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    ellipse = np.hypot((dx * cos + dy * sin) / long[:, None], (dy * cos - dx * sin) / short[:, None])
+    values = brightness[:, None] * np.clip((1 - ellipse) * short[:, None] + 0.5, 0, 1)
+
+    nuclei = np.zeros((height, width), dtype=np.float32)
+    inside = ((pixels >= 0) & (pixels < (height, width))).all(-1)
+    np.maximum.at(nuclei, tuple(pixels[inside].T), values[inside].astype(np.float32))
+    return nuclei * (1 - vessels)
+
+
+def simulate_nanoparticles(vessels, nuclei, physics=None):
+    """Steady-state nanoparticle signal from vessels and nuclei; (H, W) float32 in [0, 1].
+
+    `vessels` and `nuclei` are (H, W) images in [0, 1] of any size, simulated or real. The
+    result is c (1 + b rho) / (1 + b), so 1 means plasma concentration at full crowding.
+    Raises ValueError for images that are not 2-D, differ in shape, or leave [0, 1].
+    """
+    physics = physics or Physics()
+    vessels, nuclei = _checked_image("vessels", vessels), _checked_image("nuclei", nuclei)
+    if vessels.shape != nuclei.shape:
+        raise ValueError(f"nuclei: expected the shape of vessels {vessels.shape}, got {nuclei.shape}")
+    crowding = local_crowding(nuclei, physics)
+    concentration = solve_steady_state(
+        diffusivity=physics.diffusivity * np.exp(-physics.hindrance * crowding),
+        removal=physics.clearance + physics.uptake * crowding,
+        exchange=physics.leakage * vessels,
+        pixel=physics.pixel,
+    )
+    signal = concentration * (1 + physics.binding * crowding) / (1 + physics.binding)
+    return signal.clip(0, 1).astype(np.float32)
+
+
+def local_crowding(nuclei, physics):
+    """rho in [0, 1]: nuclear area around each pixel, 1 where it reaches a half (tight packing)."""
+    return np.minimum(2 * gaussian_filter(nuclei, physics.crowding_radius / physics.pixel), 1)
+
+
+def solve_steady_state(diffusivity, removal, exchange, pixel):
+    """Solve div(D grad c) - k c + P v (1 - c) = 0 with no flux through the border.
+
+    `diffusivity` D (µm²/s), `removal` k and `exchange` P v (1/s) are (H, W); `pixel` in µm.
+    Cell-centred finite volumes: the flux between two pixels sees the harmonic mean of their
+    diffusivities, and the error falls with the square of the pixel. The symmetric system is
+    solved by conjugate gradients; the uniform tissue, which a cosine transform solves exactly,
+    is the preconditioner, so the number of iterations does not grow with the image.
+    """
+    shape = height, width = diffusivity.shape
+    right, below = np.zeros(shape), np.zeros(shape)  # conductance to the next column, row
+    right[:, :-1] = 2 / (1 / diffusivity[:, 1:] + 1 / diffusivity[:, :-1]) / pixel**2
+    below[:-1] = 2 / (1 / diffusivity[1:] + 1 / diffusivity[:-1]) / pixel**2
+    loss = removal + exchange
+    centre = loss + right + below
+    centre[:, 1:] += right[:, :-1]
+    centre[1:] += below[:-1]
+    east, south = -right.ravel()[:-1], -below.ravel()[:-width]
+    system = sparse.diags([centre.ravel(), east, east, south, south], [0, 1, -1, width, -width], format="csr")
+
+    rows, cols = (2 - 2 * np.cos(np.pi * np.arange(n) / n) for n in shape)
+    mean_diffusivity, mean_loss = (np.exp(np.log(a).mean()) for a in (diffusivity, loss))
+    spectrum = mean_diffusivity * (rows[:, None] + cols) / pixel**2 + mean_loss
+
+    def solve_uniform(rhs):
+        return idctn(dctn(rhs.reshape(shape), norm="ortho") / spectrum, norm="ortho").ravel()
+
+    uniform = LinearOperator(system.shape, matvec=solve_uniform, dtype=float)
+    solution, failed = cg(system, exchange.ravel(), rtol=1e-9, maxiter=2000, M=uniform)
+    if failed:
+        raise ArithmeticError(f"steady state not reached in {failed} iterations; are the constants physical?")
+    return solution.reshape(shape)
+
+
+def misregister(nuclei, shift):
+    """Move an image by whole pixels (rows, columns), reflecting at the border."""
+    rows, cols = shift
+    pad = [(max(rows, 0), max(-rows, 0)), (max(cols, 0), max(-cols, 0))]
+    padded = np.pad(nuclei, pad, mode="symmetric")
+    return padded[pad[0][1] :, pad[1][1] :][: nuclei.shape[0], : nuclei.shape[1]]
+
+
+def random_region(rng, shape, fraction, *, radius=20.0, pixel=2.0):
+    """A smooth random region (H, W) in {0, 1} that covers `fraction` of the image."""
+    noise = gaussian_filter(rng.standard_normal(shape), radius / pixel, mode="wrap")
+    return (noise > np.quantile(noise, 1 - fraction)).astype(np.float32)
+
+
+def consistent_pair(rng, vessels, nuclei, physics):
+    """(nuclei as imaged, nuclei that act): the same."""
+    return nuclei, nuclei
+
+
+def section_pair(rng, vessels, nuclei, physics):
+    """The image shows the nuclei of another section, which another set of vessels shaped."""
+    elsewhere = simulate_vessels(rng, vessels.shape, pixel=physics.pixel)
+    return simulate_nuclei(rng, elsewhere, pixel=physics.pixel), nuclei
+
+
+def shift_pair(rng, vessels, nuclei, physics, micrometres=(12.0, 40.0)):
+    """The image is misregistered by 12-40 µm."""
+    distance, angle = rng.uniform(*micrometres) / physics.pixel, rng.uniform(0, 2 * np.pi)
+    shift = np.rint(distance * np.array([np.sin(angle), np.cos(angle)])).astype(int)
+    return misregister(nuclei, shift), nuclei
+
+
+def dropout_pair(rng, vessels, nuclei, physics, fraction=(0.3, 0.6)):
+    """The stain is lost in a region; the nuclei there still act."""
+    lost = random_region(rng, nuclei.shape, rng.uniform(*fraction), pixel=physics.pixel)
+    return nuclei * (1 - lost), nuclei
+
+
+def necrosis_pair(rng, vessels, nuclei, physics, fraction=(0.3, 0.6)):
+    """Cells in a region are dead: they still stain, but neither crowd nor take up particles."""
+    dead = random_region(rng, nuclei.shape, rng.uniform(*fraction), pixel=physics.pixel)
+    return nuclei, nuclei * (1 - dead)
+
+
+DIVERGENCES = {
+    "section": section_pair,
+    "shift": shift_pair,
+    "dropout": dropout_pair,
+    "necrosis": necrosis_pair,
+}
+
+
+class SyntheticTumours(Dataset):
+    """Simulated patches with consistent and divergent nuclei, and the truth about which.
+
+    Item i depends on (seed, i) alone. It is a dict of float32 tensors (1, size, size) in
+    [-1, 1] - `target` (nanoparticles), `primary` (vessels), `secondary` (nuclei) - with
+    `divergent` (bool) and `kind` ("none", "section", "shift", "dropout", "necrosis").
+    """
+
+    def __init__(self, n, size, seed, divergent_fraction=0.5, physics=None):
+        if size % 4 or size <= 0:
+            raise ValueError(f"size: expected a positive multiple of 4 pixels, got {size}")
+        if not 0 <= divergent_fraction <= 1:
+            raise ValueError(f"divergent_fraction: expected a number in [0, 1], got {divergent_fraction}")
+        self.n, self.size, self.seed = n, size, seed
+        self.divergent_fraction, self.physics = divergent_fraction, physics or Physics()
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.n:
+            raise IndexError(f"index {index} outside 0..{self.n - 1}")
+        rng = np.random.default_rng([self.seed, index])
+        divergent = bool(rng.random() < self.divergent_fraction)
+        kind = str(rng.choice(list(DIVERGENCES))) if divergent else "none"
+        vessels = simulate_vessels(rng, self.size, pixel=self.physics.pixel)
+        nuclei = simulate_nuclei(rng, vessels, pixel=self.physics.pixel)
+        pair = DIVERGENCES.get(kind, consistent_pair)
+        imaged, acting = pair(rng, vessels, nuclei, self.physics)
+        nanoparticles = simulate_nanoparticles(vessels, acting, self.physics)
+        return {
+            "target": to_tensor(nanoparticles),
+            "primary": to_tensor(vessels),
+            "secondary": to_tensor(imaged),
+            "divergent": divergent,
+            "kind": kind,
+        }
+
+
+def to_tensor(image):
+    """(H, W) in [0, 1] -> float32 tensor (1, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) * 2 - 1)[None]
+
+
+def _checked_image(name, image):
+    image = np.asarray(image, dtype=float)
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"{name}: expected a 2-D image (H, W), got shape {image.shape}")
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(f"{name}: expected values in [0, 1], got [{image.min():g}, {image.max():g}]")
+    return image

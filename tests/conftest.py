@@ -1,0 +1,39 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+SHARED = Path(os.environ.get("DAMM_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with reference numbers and real images, which the repository cannot hold."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared folder at {SHARED}; set DAMM_SHARED to one")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def vectors(shared):
+    """Load one file of reference numbers as a dict of tensors."""
+
+    def load(name):
+        with np.load(shared / "spec" / "vectors" / f"{name}.npz") as arrays:
+            return {key: torch.from_numpy(np.array(arrays[key])) for key in arrays}
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def relative_error(out, ref):
+    """Largest absolute difference over the largest reference value."""
+    out, ref = torch.as_tensor(out).double(), torch.as_tensor(ref).double()
+    assert out.shape == ref.shape, (out.shape, ref.shape)
+    return float((out - ref).abs().max() / ref.abs().max())
