@@ -4,7 +4,8 @@ Noising step t = 0 .. T-1 turns an image x0 and Gaussian noise eps into
 
     xt = sqrt(a) x0 + sqrt(1 - a) eps,        a = alphas_cumprod[t]        (Ho et al. 2020, eq. 4)
 
-Step t = 0 already holds a little noise. Everything is computed in float64, kept as float32.
+Step t = 0 already holds a little noise. Coefficients are computed in float64; the schedule
+is kept, and tensors returned, as float32.
 """
 
 import math
@@ -31,8 +32,13 @@ class NoiseSchedule:
         """sqrt(a) and sqrt(1 - a) at steps t (B,), shaped to multiply `like` (B, ...)."""
         if t.min() < 0 or t.max() >= len(self):
             raise ValueError(f"t: expected steps in 0..{len(self) - 1}, got {int(t.min())}..{int(t.max())}")
-        a = self.alphas_cumprod.to(like.device)[t].view(-1, *[1] * (like.ndim - 1))
-        return a.sqrt(), (1 - a).sqrt()
+        a = self.at(t, like)
+        return a.sqrt().to(like.dtype), (1 - a).sqrt().to(like.dtype)
+
+    def at(self, t, like):
+        """a at steps t (B,), float64, shaped to multiply `like` (B, ...); 1 (no noise) at t = -1."""
+        a = torch.cat([self.alphas_cumprod.double(), torch.ones(1, dtype=torch.float64)])  # a[-1] = 1
+        return a.to(like.device)[t].view(-1, *[1] * (like.ndim - 1))
 
     def add_noise(self, x0, eps, t):
         """xt (B, ...) from x0, eps (B, ...) and steps t (B,)."""

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sparse
-import torch
 from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 from torch.utils.data import Dataset
+
+from damm_lite.data import to_tensor
 
 
 @dataclass(frozen=True)
@@ -247,11 +248,6 @@ class SyntheticTumours(Dataset):
             "divergent": divergent,
             "kind": kind,
         }
-
-
-def to_tensor(image):
-    """(H, W) in [0, 1] -> float32 tensor (1, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.asarray(image, dtype=np.float32) * 2 - 1)[None]
 
 
 def _checked_image(name, image):

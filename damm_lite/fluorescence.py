@@ -1,0 +1,160 @@
+"""Real fluorescence images: TIFF files as patches of target, primary and secondary stain."""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from torch.utils.data import Dataset
+
+MAX_PIXELS = 2**28  # all channels together; far above any field of view, far below a header bomb
+
+
+def read_tiff(path):
+    """Read an image as float32 in [0, 1]: (H, W), or (C, H, W) where it has several channels.
+
+    Integers are divided by the largest value of their type, so 16-bit and 8-bit copies of one
+    image agree; booleans become 0 and 1; floats are taken as they are. Of a pyramid the full
+    resolution is read. Raises FileNotFoundError, or ValueError naming the file, what was found
+    and what was expected: not a whole TIFF, more than three axes, negative or non-finite
+    values, floats outside [0, 1].
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            shape, axes = series.shape, series.axes
+            if not 0 < np.prod(shape, dtype=float) <= MAX_PIXELS:
+                raise ValueError(f"expected between 1 and {MAX_PIXELS} values, got shape {shape}")
+            pixels = series.asarray()
+    except Exception as error:  # a broken file can fail anywhere inside the decoder
+        raise ValueError(f"{path}: expected a whole TIFF image, got: {error}") from error
+
+    pixels = pixels.squeeze()
+    if axes.endswith("S") and pixels.ndim == 3:  # RGB(A) samples come last
+        pixels = np.moveaxis(pixels, -1, 0)
+    if pixels.ndim not in (2, 3):
+        raise ValueError(f"{path}: expected (H, W) or (C, H, W), got shape {shape} with axes {axes}")
+    return _unit_range(path, pixels)
+
+
+def _unit_range(path, pixels):
+    if pixels.dtype.kind not in "buif":
+        raise ValueError(f"{path}: expected integer or real pixels, got {pixels.dtype}")
+    largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1
+    image = (pixels / np.float64(largest)).astype(np.float32)
+    if not np.isfinite(image).all():
+        raise ValueError(f"{path}: expected finite pixels, got NaN or infinity")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(
+            f"{path}: expected pixels in [0, {largest}] ({pixels.dtype}), "
+            f"got [{pixels.min():g}, {pixels.max():g}]; rescale the image first"
+        )
+    return image
+
+
+def read_stain(path):
+    """Read one stain as a grey float32 (H, W) in [0, 1].
+
+    An RGB(A) file is grey if its three colours are equal, and only then is it converted.
+    Raises ValueError, beside those of `read_tiff`, for other several-channel or constant images.
+    """
+    image = read_tiff(path)
+    if image.ndim == 3:
+        if len(image) not in (3, 4) or not (image[0] == image[1:3]).all():
+            raise ValueError(f"{path}: expected one grey channel, got {len(image)} different ones; split them first")
+        image = image[0]
+    if image.min() == image.max():
+        raise ValueError(f"{path}: expected an image, got the constant {image.min():g}")
+    return image
+
+
+def stretch(image, low=0.0, high=99.5):
+    """Contrast-stretch (H, W) so that two percentiles become 0 and 1; values beyond are clipped."""
+    bottom, top = np.percentile(image, [low, high])
+    if bottom == top:  # a sparse stain can have an empty percentile range
+        bottom, top = image.min(), image.max()
+    if bottom == top:
+        raise ValueError(f"stretch: expected an image, got the constant {bottom:g}")
+    return np.clip((image - bottom) / (top - bottom), 0, 1).astype(np.float32)
+
+
+def find_channel(root, channel):
+    """The files of one channel under `root`, by field: {field: path}.
+
+    Three layouts are read: `root/CHANNEL/FIELD.tif` (the paper's release: QD, CD31, DAPI),
+    `root/FIELD/CHANNEL.tif`, and `root/CHANNEL.tif` for a single field. Raises
+    FileNotFoundError for a missing folder, ValueError for a channel that is not there,
+    naming those that are.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    files = sorted(p for p in [*root.glob("*"), *root.glob("*/*")] if p.suffix.lower() in (".tif", ".tiff"))
+    for layout in (
+        {p.stem: p for p in files if p.parent != root and p.parent.name == channel},
+        {root.name: p for p in files if p.parent == root and p.stem == channel},
+        {p.parent.name: p for p in files if p.parent != root and p.stem == channel},
+    ):
+        if layout:
+            return layout
+    folders = {p.parent.name for p in files if p.parent != root}
+    names = folders | {p.stem for p in files if p.parent == root or len(folders) == 1}
+    raise ValueError(f"{root}: no channel {channel!r}; found {', '.join(sorted(names)) or 'no TIFF files'}")
+
+
+class FluorescenceDataset(Dataset):
+    """Patches of real stains, as dicts of `target`, `primary`, `secondary` and `field`.
+
+    `target`, `primary` and `secondary` name channels under `root` (see `find_channel`);
+    `secondary` may be a list of several, which become its channels. Every image is cut into
+    whole `size` x `size` patches, row by row; tensors are float32 (C, size, size) in [-1, 1].
+    `normalise` maps an image in [0, 1] to another, e.g. `stretch`.
+
+    All images are read, checked and kept in memory at once, so that a bad one is reported
+    before any work is lost: a counterpart that is missing, unequal sizes, an image smaller
+    than `size`, and whatever `read_stain` refuses.
+    """
+
+    def __init__(self, root, target, primary, secondary, size, normalise=None):
+        if size % 4 or size <= 0:
+            raise ValueError(f"size: expected a positive multiple of 4 pixels, got {size}")
+        self.size = size
+        secondaries = [secondary] if isinstance(secondary, str) else list(secondary)
+        channels = [target, primary, *secondaries]
+        files = {channel: find_channel(root, channel) for channel in channels}
+        self.images, self.patches = {}, []
+        for field in sorted(set().union(*files.values())):
+            stack = []
+            for channel in channels:
+                if field not in files[channel]:
+                    there = next(f[field] for f in files.values() if field in f)
+                    raise FileNotFoundError(f"{there}: has no counterpart in channel {channel!r}")
+                path = files[channel][field]
+                image = read_stain(path)
+                stack.append(normalise(image) if normalise else image)
+                if stack[-1].shape != stack[0].shape:
+                    raise ValueError(
+                        f"{path}: expected the size of {files[target][field]} {stack[0].shape}, got {image.shape}"
+                    )
+            height, width = stack[0].shape
+            if min(height, width) < size:
+                raise ValueError(
+                    f"{files[target][field]}: expected at least {size} x {size} pixels, got {height} x {width}"
+                )
+            self.images[field] = torch.from_numpy(np.stack(stack)) * 2 - 1  # (channels, H, W)
+            self.patches += [
+                (field, row, col)
+                for row in range(0, height - size + 1, size)
+                for col in range(0, width - size + 1, size)
+            ]
+
+    def __len__(self):
+        return len(self.patches)
+
+    def __getitem__(self, index):
+        field, row, col = self.patches[index]
+        patch = self.images[field][:, row : row + self.size, col : col + self.size]
+        return {"target": patch[:1], "primary": patch[1:2], "secondary": patch[2:], "field": field}

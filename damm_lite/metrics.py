@@ -1,0 +1,47 @@
+"""How good is a prediction, and how good is the gate? Images are in [-1, 1] unless said otherwise."""
+
+import torch
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+
+def psnr(x0, target, data_range=2.0):
+    """Peak signal-to-noise ratio of each image in dB; (B, C, H, W) twice -> (B,)."""
+    _check_pair(x0, target)
+    return peak_signal_noise_ratio(x0, target, data_range, reduction="none", dim=(1, 2, 3))
+
+
+def ssim(x0, target, data_range=2.0):
+    """Structural similarity of each image (Wang et al. 2004: Gaussian window, sigma 1.5); (B,)."""
+    _check_pair(x0, target)
+    if min(x0.shape[2:]) < 11:
+        raise ValueError(f"ssim: expected sides of at least 11 pixels, got {tuple(x0.shape[2:])}")
+    return structural_similarity_index_measure(x0, target, data_range=data_range, reduction="none")
+
+
+def mae(x0, target):
+    """Mean absolute error of each image; (B,)."""
+    _check_pair(x0, target)
+    return (x0 - target).abs().flatten(1).mean(dim=1)
+
+
+def evaluate(x0, target):
+    """Mean SSIM, PSNR (dB) and absolute error over a batch, as a dict of floats."""
+    return {
+        name: float(metric(x0, target).mean()) for name, metric in (("ssim", ssim), ("psnr", psnr), ("mae", mae))
+    }
+
+
+def gate_auroc(confidence, divergent):
+    """How well low confidence (B,) tells divergent (B,) pairs: 0.5 chance, 1 perfect."""
+    divergent = torch.as_tensor(divergent, dtype=torch.long)
+    if divergent.min() == divergent.max():
+        raise ValueError("divergent: expected both consistent and divergent pairs")
+    return float(binary_auroc(1 - torch.as_tensor(confidence), divergent))
+
+
+def _check_pair(x0, target):
+    if x0.shape != target.shape or x0.ndim != 4:
+        raise ValueError(
+            f"expected two tensors of one shape (B, C, H, W), got {tuple(x0.shape)} and {tuple(target.shape)}"
+        )

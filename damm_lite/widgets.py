@@ -1,0 +1,33 @@
+"""Interactive figures that also answer on a static page, where no kernel runs.
+
+Every frame is drawn beforehand; the page's own script links a slider to the frame on show.
+Sliders take the arrow keys once they have the focus.
+"""
+
+import ipywidgets
+
+
+def slider_of_frames(frames, labels, name, alt):
+    """A slider over `frames` (PNG bytes); `labels` are their values, `name` what the slider turns.
+
+    `alt` says what the frames show. Returns a widget.
+    """
+    if len(frames) != len(labels) or not frames:
+        raise ValueError(f"expected as many frames as labels, at least one; got {len(frames)} and {len(labels)}")
+    images = [
+        ipywidgets.Image(value=frame, format="png", tooltip=f"{alt} {name}: {label}.")
+        for frame, label in zip(frames, labels, strict=True)
+    ]
+    for image in images:
+        image.layout.max_width = "100%"
+    slider = ipywidgets.IntSlider(
+        min=0, max=len(frames) - 1, description=name, readout=False, style={"description_width": "initial"}
+    )
+    slider.layout.width = "min(28rem, 100%)"
+    if hasattr(ipywidgets, "Stack"):
+        shown = ipywidgets.Stack(images, selected_index=0)
+        ipywidgets.jslink((slider, "value"), (shown, "selected_index"))
+    else:  # ipywidgets 7 (Colab) has no Stack, but there a kernel is running
+        shown = ipywidgets.Box([images[0]])
+        slider.observe(lambda change: setattr(shown, "children", [images[change["new"]]]), "value")
+    return ipywidgets.VBox([slider, shown])

@@ -1,0 +1,144 @@
+"""Samplers against diffusers, the reference numbers and a Gaussian whose answer is known."""
+
+import diffusers
+import pytest
+import torch
+
+from conftest import relative_error
+from damm_lite.samplers import ddim_sampler, ddim_step, ddpm_sampler, dpm_sampler, timestep_grid
+from damm_lite.schedules import scaled_linear_schedule
+
+SCHEDULE = scaled_linear_schedule()
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.02}
+
+
+def denoiser(xt, t):
+    """Some smooth function of xt and t, not an optimal one."""
+    return torch.tanh(xt) * (0.5 + t.view(-1, *[1] * (xt.ndim - 1)) / 2000)
+
+
+@pytest.mark.parametrize("n", [5, 1000])
+@pytest.mark.parametrize("eta", [0, 1])
+def test_ddim_step_reference_numbers(vectors, n, eta):
+    arrays = {k.removeprefix(f"ddim{n}_eta{eta}_"): v for k, v in vectors("schedule").items()}
+    grid = timestep_grid(SCHEDULE, n)
+    for i, (t, t_next) in enumerate(zip(arrays["t"].tolist(), arrays["t_next"].tolist(), strict=True)):
+        assert t in grid
+        assert t_next == -1 or grid[grid.index(t) + 1] == t_next
+        xt, eps, z, expected = (arrays[key][i] for key in ("x_in", "eps", "z", "x_out"))
+        steps, next_steps = torch.full((len(xt),), t), torch.full((len(xt),), t_next)
+        x0 = SCHEDULE.predict_x0(xt, eps, steps)
+        got = x0 if t_next < 0 else ddim_step(SCHEDULE, x0, eps, steps, next_steps, eta=eta, z=z)
+        assert relative_error(got, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_ddim_step_equals_diffusers(eta):
+    scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=False)
+    scheduler.set_timesteps(20)
+    for t in scheduler.timesteps[:-1]:
+        xt, z = torch.randn(2, 3, 1, 4, 4).double()
+        steps = t.expand(3)
+        eps = denoiser(xt, steps)
+        x0 = SCHEDULE.predict_x0(xt, eps, steps)
+        ours = ddim_step(SCHEDULE, x0, eps, steps, steps - 50, eta=eta, z=z)
+        theirs = scheduler.step(eps, t, xt, eta=eta, variance_noise=z).prev_sample
+        assert relative_error(ours, theirs) <= 1e-6
+
+
+def test_ddim_all_steps_equals_diffusers():
+    scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True)
+    scheduler.set_timesteps(1000)
+    noise = torch.randn(2, 1, 4, 4)
+    xt = noise.double()
+    for t in scheduler.timesteps:
+        xt = scheduler.step(denoiser(xt, t.expand(2)), t, xt).prev_sample
+    # Ours in double precision too: what is compared is the method.
+    assert relative_error(ddim_sampler(denoiser, SCHEDULE, noise.double(), 1000), xt) <= 1e-6
+
+
+def test_ddpm_equals_diffusers():
+    scheduler = diffusers.DDPMScheduler(**BETAS, clip_sample=False, variance_type="fixed_small")
+    noise = torch.randn(2, 1, 4, 4).double()
+    ours = ddpm_sampler(denoiser, SCHEDULE, noise, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    xt = noise
+    for t in scheduler.timesteps:
+        xt = scheduler.step(denoiser(xt, t.expand(2)), t, xt, generator=generator).prev_sample
+    assert relative_error(ours, xt) <= 1e-5
+
+
+def test_ddim_with_eta_one_is_ddpm():
+    noise = torch.randn(2, 1, 4, 4).double()
+    ddpm = ddpm_sampler(denoiser, SCHEDULE, noise, generator=torch.Generator().manual_seed(3))
+    ddim = ddim_sampler(denoiser, SCHEDULE, noise, 1000, eta=1.0, generator=torch.Generator().manual_seed(3))
+    assert relative_error(ddim, ddpm) <= 1e-6
+
+
+@pytest.mark.parametrize("num_steps", [2, 10, 20])
+def test_dpm_equals_diffusers(num_steps):
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **BETAS, solver_order=2, algorithm_type="dpmsolver++", lower_order_final=False,
+        timestep_spacing="linspace", final_sigmas_type="zero",
+    )  # fmt: skip
+    grid = timestep_grid(SCHEDULE, num_steps)
+    scheduler.set_timesteps(timesteps=grid)
+    noise = torch.randn(2, 1, 4, 4).double()
+    xt = noise
+    for t in scheduler.timesteps:
+        xt = scheduler.step(denoiser(xt, t.expand(2)), t, xt).prev_sample
+    assert relative_error(dpm_sampler(denoiser, SCHEDULE, noise, num_steps), xt) <= 1e-5
+
+
+class Gaussian:
+    """Data from N(mean, std²): the best eps, and where the noiseless ODE carries each point."""
+
+    mean, std = torch.tensor([0.5, -1.0]).double(), torch.tensor([0.3, 1.5]).double()
+
+    def eps(self, xt, t):
+        a = SCHEDULE.alphas_cumprod.double()[t].view(-1, 1)
+        total = a * self.std**2 + 1 - a
+        return (1 - a).sqrt() / total * (xt - a.sqrt() * self.mean)
+
+    def carried(self, noise):
+        """The probability flow maps x_T linearly, keeping how many standard deviations it is off."""
+        a = SCHEDULE.alphas_cumprod[-1].double()
+        return self.mean + self.std * (noise - a.sqrt() * self.mean) / (a * self.std**2 + 1 - a).sqrt()
+
+
+def test_samplers_converge_to_the_closed_form_at_their_order():
+    gaussian, noise = Gaussian(), torch.randn(64, 2).double()
+    exact = gaussian.carried(noise)
+
+    def error(sampler, num_steps):
+        return float((sampler(gaussian.eps, SCHEDULE, noise, num_steps) - exact).abs().max())
+
+    ddim = [error(ddim_sampler, n) for n in (20, 40, 80)]
+    dpm = [error(dpm_sampler, n) for n in (20, 40, 80)]
+    assert ddim[0] / ddim[1] > 1.7 and ddim[1] / ddim[2] > 1.7  # at least first order
+    assert dpm[0] / dpm[1] > 2.5 and dpm[1] / dpm[2] > 2.5  # nearly second
+    assert dpm[0] < ddim[0] / 3
+
+
+def test_ddpm_reproduces_mean_and_covariance():
+    gaussian = Gaussian()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(20000, 2, generator=generator).double()
+    x0 = ddpm_sampler(gaussian.eps, SCHEDULE, noise, generator=generator)
+    assert (x0.mean(0) - gaussian.mean).abs().max() < 0.04
+    assert (x0.std(0) / gaussian.std - 1).abs().max() < 0.03
+    assert torch.corrcoef(x0.T)[0, 1].abs() < 0.03
+
+
+def test_callback_sees_every_step_and_seeds_repeat():
+    noise, seen = torch.randn(2, 3), []
+    ddim_sampler(denoiser, SCHEDULE, noise, 6, callback=lambda t, xt, x0: seen.append((t, xt.shape, x0.shape)))
+    assert [t for t, *_ in seen] == timestep_grid(SCHEDULE, 6)
+    runs = [ddim_sampler(denoiser, SCHEDULE, noise, 6, eta=1.0, generator=torch.Generator().manual_seed(1)) for _ in "ab"]
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1001])
+def test_number_of_steps_is_checked(num_steps):
+    with pytest.raises(ValueError, match=r"num_steps: expected 1\.\.1000"):
+        timestep_grid(SCHEDULE, num_steps)

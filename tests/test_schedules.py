@@ -1,0 +1,83 @@
+"""Noise schedules against diffusers, the reference numbers and algebra."""
+
+import diffusers
+import pytest
+import torch
+
+from conftest import relative_error
+from damm_lite.samplers import posterior
+from damm_lite.schedules import (
+    NoiseSchedule,
+    PredictsNoise,
+    PredictsVelocity,
+    cosine_schedule,
+    linear_schedule,
+    scaled_linear_schedule,
+)
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        (scaled_linear_schedule(), {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.02}),
+        (scaled_linear_schedule(50), {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.02}),
+        (linear_schedule(), {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
+        (cosine_schedule(), {"beta_schedule": "squaredcos_cap_v2"}),
+    ],
+)
+def test_schedules_equal_diffusers(ours, theirs):
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=len(ours), **theirs)
+    assert ours.alphas_cumprod.dtype == torch.float32
+    torch.testing.assert_close(ours.alphas_cumprod, scheduler.alphas_cumprod, rtol=0, atol=1e-6)
+
+
+def test_reference_numbers(vectors):
+    arrays, schedule = vectors("schedule"), scaled_linear_schedule()
+    assert relative_error(schedule.alphas_cumprod, arrays["alphas_cumprod"]) <= 1e-5
+    x0, eps, t = arrays["x_0"], arrays["noise"], arrays["t"]
+    xt = schedule.add_noise(x0, eps, t)
+    assert relative_error(xt, arrays["x_t"]) <= 1e-5
+    assert relative_error(schedule.predict_x0(arrays["x_t"], eps, t), arrays["x_0_est"]) <= 1e-5
+    # The posterior of every step: x0 = 1, xt = 0 gives one coefficient, and so on.
+    t, zero, one = torch.arange(1000), torch.zeros(1000, 1), torch.ones(1000, 1)
+    coefficient1, variance = posterior(schedule, one, zero, t)
+    coefficient2, _ = posterior(schedule, zero, one, t)
+    assert relative_error(coefficient1[:, 0], arrays["posterior_mean_coef1"]) <= 1e-5
+    assert relative_error(coefficient2[:, 0], arrays["posterior_mean_coef2"]) <= 1e-5
+    assert relative_error(variance[:, 0], arrays["posterior_variance"]) <= 1e-5
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (7, 1, 8, 8)])
+@pytest.mark.parametrize("objective", [PredictsNoise, PredictsVelocity])
+def test_algebra_goes_round(shape, objective):
+    schedule = cosine_schedule(100)
+    x0, eps, t = torch.randn(shape), torch.randn(shape), torch.tensor([0, 1, 20, 50, 70, 90, 95])
+    xt = schedule.add_noise(x0, eps, t)
+    torch.testing.assert_close(schedule.predict_x0(xt, eps, t), x0, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(schedule.predict_eps(xt, x0, t), eps, rtol=1e-3, atol=1e-3)
+    output = objective.target(schedule, x0, eps, t)
+    torch.testing.assert_close(objective.to_eps(schedule, xt, output, t), eps, rtol=1e-4, atol=1e-5)
+
+
+def test_velocity_equals_diffusers():
+    schedule = scaled_linear_schedule()
+    scheduler = diffusers.DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.002, beta_end=0.02)
+    x0, eps, t = torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4), torch.tensor([0, 100, 500, 900, 999])
+    torch.testing.assert_close(
+        PredictsVelocity.target(schedule, x0, eps, t), scheduler.get_velocity(x0, eps, t), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        schedule.add_noise(x0, eps, t), scheduler.add_noise(x0, eps, t), rtol=0, atol=1e-5
+    )
+
+
+def test_a_schedule_cannot_be_changed_or_make_no_sense():
+    schedule = linear_schedule()
+    with pytest.raises(AttributeError):
+        schedule.alphas_cumprod = torch.ones(3)
+    with pytest.raises(ValueError, match="falls strictly"):
+        NoiseSchedule(torch.tensor([0.5, 0.6]))
+    with pytest.raises(ValueError, match=r"0\.\.999.*1000"):
+        schedule.add_noise(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([1000]))
+    with pytest.raises(ValueError, match=r"0\.\.999.*-1"):
+        schedule.add_noise(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([-1]))
