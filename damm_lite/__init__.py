@@ -1,0 +1,66 @@
+"""damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
+
+Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, mismatch,
+train, samplers, predict, metrics, plotting. Names are loaded when first used, so that
+importing the package is quick and brings no plotting along.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "data": ["check_tensor", "stack", "to_tensor"],
+        "simulate": [
+            "Physics",
+            "distance_to_vessels",
+            "simulate_nanoparticles",
+            "simulate_nuclei",
+            "simulate_vessels",
+            "solve_steady_state",
+        ],
+        "tumours": ["DIVERGENCES", "SyntheticTumours", "consistent_pair", "misregister", "random_region"],
+        "fluorescence": ["FluorescenceDataset", "find_channel", "first_channel", "read_stain", "read_tiff", "stretch"],
+        "schedules": [
+            "NoiseSchedule",
+            "PredictsImage",
+            "PredictsNoise",
+            "PredictsVelocity",
+            "cosine_schedule",
+            "linear_schedule",
+            "scaled_linear_schedule",
+        ],
+        "unet": ["UNet", "UNetConfig", "timestep_embedding"],
+        "fusion": ["MMFM", "UAFM", "JointConfidence", "QueryConfidence"],
+        "damm": [
+            "DAMMNet",
+            "DAMMOutput",
+            "DAMMP",
+            "MultiModal",
+            "SpatialDAMMP",
+            "UniModal",
+            "damm_loss",
+            "released_loss",
+            "warmup_loss",
+        ],
+        "mismatch": ["make_mismatches"],
+        "official": ["load_official_state_dict"],
+        "checkpoint": ["load_checkpoint", "save_checkpoint"],
+        "train": [
+            "TrainConfig",
+            "damm_objective",
+            "draw_noise",
+            "released_objective",
+            "train",
+            "unet_objective",
+            "warmup_objective",
+        ],
+        "samplers": ["ddim_sampler", "ddim_step", "ddpm_sampler", "dpm_sampler", "posterior", "timestep_grid"],
+        "predict": ["Prediction", "predict"],
+        "metrics": ["evaluate", "gate_auroc", "mae", "psnr", "ssim", "ssim_map"],
+        "download": ["fetch", "load_pretrained"],
+        "notebook": ["check_parameters", "show_source"],
+        "plotting": ["image_grid", "show_batch", "show_image", "to_frames"],
+        "widgets": ["slider_of_frames"],
+    },
+)

@@ -14,7 +14,9 @@ from damm_lite.schedules import NoiseSchedule
 from damm_lite.unet import UNetConfig
 
 HEADS = {head.__name__: head for head in (fusion.JointConfidence, fusion.QueryConfidence)} | {"None": None}
-OBJECTIVES = {cls.__name__: cls for cls in (schedules.PredictsNoise, schedules.PredictsVelocity)}
+OBJECTIVES = {
+    cls.__name__: cls for cls in (schedules.PredictsNoise, schedules.PredictsVelocity, schedules.PredictsImage)
+}
 
 
 def save_checkpoint(path, model, schedule, **about):

@@ -47,7 +47,7 @@ class DAMMNet(nn.Module):
 
     `config` describes the uni-modal branch, which sees [xt, primary]; the multi-modal branch
     has the same widths and sees [xt, secondary]. `confidence` is a head's class or None,
-    `objective` says what the output means (`PredictsNoise` or `PredictsVelocity`).
+    `objective` says what the output means (`PredictsNoise`, `PredictsVelocity`, `PredictsImage`).
     """
 
     def __init__(self, config, confidence=JointConfidence, secondary_channels=None, objective=PredictsNoise):
@@ -68,14 +68,14 @@ class DAMMNet(nn.Module):
 
     def encode_uni(self, xt, t, primary):
         """Time embedding e and the uni-modal features a0 .. a8."""
-        check_images("primary", primary, self.primary_channels)
         check_images("xt", xt, self.config.out_channels)
+        check_images("primary", primary, self.primary_channels, like=xt)
         e = self.time(t)
         return e, self.uni.encode(torch.cat([xt, primary], dim=1), e)
 
     def encode(self, xt, t, primary, secondary):
         """Run both encoders: everything up to the confidence, before either decoder."""
-        check_images("secondary", secondary, self.secondary_channels)
+        check_images("secondary", secondary, self.secondary_channels, like=xt)
         e, a = self.encode_uni(xt, t, primary)
         d = self.multi.in_conv(torch.cat([xt, secondary], dim=1))
         m = [self.mmfm[0](a[0], d)]
@@ -100,6 +100,69 @@ class DAMMNet(nn.Module):
             encoded.confidence,
             encoded.confidence_map.squeeze(1),
         )
+
+
+class Decision(NamedTuple):
+    """What a gate made of one step."""
+
+    output: torch.Tensor  # (B, C, H, W)
+    trust: torch.Tensor  # (B,), the share of the multi-modal branch in it
+    confidence: torch.Tensor  # (B,)
+    confidence_map: torch.Tensor  # (B, h, w)
+
+
+def _decide(output, trust, encoded):
+    return Decision(output, trust, encoded.confidence, encoded.confidence_map.squeeze(1))
+
+
+class DAMMP:
+    """The paper's gate: the uni-modal branch where c < gamma, else the multi-modal one.
+
+    c is known before either decoder has run, so each sample runs only the one it needs.
+    """
+
+    def __init__(self, gamma=0.5):
+        self.gamma = gamma
+
+    def __call__(self, model, encoded):
+        """(network, `Encoded`) -> `Decision`."""
+        use_multi = encoded.confidence >= self.gamma
+        rows = {True: use_multi.nonzero()[:, 0], False: (~use_multi).nonzero()[:, 0]}
+        decoded = [
+            decode(encoded.select(rows[multi]))
+            for multi, decode in ((True, model.decode_multi), (False, model.decode_uni))
+            if len(rows[multi])
+        ]
+        back = torch.cat([rows[True], rows[False]]).argsort()
+        return _decide(torch.cat(decoded)[back], use_multi.float(), encoded)
+
+
+class UniModal:
+    """The gate that always believes the uni-modal branch."""
+
+    def __call__(self, model, encoded):
+        return _decide(model.decode_uni(encoded), torch.zeros_like(encoded.confidence), encoded)
+
+
+class MultiModal:
+    """The gate that always believes the multi-modal branch."""
+
+    def __call__(self, model, encoded):
+        return _decide(model.decode_multi(encoded), torch.ones_like(encoded.confidence), encoded)
+
+
+class SpatialDAMMP:
+    """A gate for every pixel: both branches, mixed by the confidence map, upsampled."""
+
+    def __call__(self, model, encoded):
+        u = upsample(encoded.confidence_map, 4)
+        output = u * model.decode_multi(encoded) + (1 - u) * model.decode_uni(encoded)
+        return _decide(output, u.mean(dim=(1, 2, 3)), encoded)
+
+
+def upsample(confidence_map, factor):
+    """(B, 1, h, w) -> (B, 1, factor h, factor w), bilinear."""
+    return nn.functional.interpolate(confidence_map, scale_factor=float(factor), mode="bilinear")
 
 
 def released_loss(output, target, *, alpha=1e-4, gamma=0.5):

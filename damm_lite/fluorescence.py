@@ -81,6 +81,13 @@ def stretch(image, low=0.0, high=99.5):
     return np.clip((image - bottom) / (top - bottom), 0, 1).astype(np.float32)
 
 
+def _tiff_files(root):
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    return sorted(p for p in [*root.glob("*"), *root.glob("*/*")] if p.suffix.lower() in (".tif", ".tiff"))
+
+
 def find_channel(root, channel):
     """The files of one channel under `root`, by field: {field: path}.
 
@@ -89,20 +96,30 @@ def find_channel(root, channel):
     FileNotFoundError for a missing folder, ValueError for a channel that is not there,
     naming those that are.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    files = sorted(p for p in [*root.glob("*"), *root.glob("*/*")] if p.suffix.lower() in (".tif", ".tiff"))
+    root, files = Path(root), _tiff_files(root)
     for layout in (
         {p.stem: p for p in files if p.parent != root and p.parent.name == channel},
-        {root.name: p for p in files if p.parent == root and p.stem == channel},
+        {root.name: p for p in files if p.parent == root and p.stem == channel},  # noqa: B035 (one file)
         {p.parent.name: p for p in files if p.parent != root and p.stem == channel},
     ):
         if layout:
             return layout
-    folders = {p.parent.name for p in files if p.parent != root}
-    names = folders | {p.stem for p in files if p.parent == root or len(folders) == 1}
-    raise ValueError(f"{root}: no channel {channel!r}; found {', '.join(sorted(names)) or 'no TIFF files'}")
+    names = sorted({p.stem for p in files} | {p.parent.name for p in files if p.parent != root})
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    raise ValueError(f"{root}: no channel {channel!r}; found {shown or 'no TIFF files'}")
+
+
+def first_channel(root, candidates):
+    """The first of several channel names that is there under `root`; ValueError as `find_channel`."""
+    *others, last = candidates
+    for channel in others:
+        try:
+            find_channel(root, channel)
+        except ValueError:
+            continue
+        return channel
+    find_channel(root, last)
+    return last
 
 
 class FluorescenceDataset(Dataset):

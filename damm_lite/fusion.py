@@ -95,7 +95,7 @@ class UAFM(nn.Module):
 
     def __init__(self, channels, confidence):
         super().__init__()
-        self.norm = nn.GroupNorm(group_norm(channels).num_groups, channels, eps=1e-6)
+        self.norm = group_norm(channels, eps=1e-6)
         self.q, self.k, self.v, self.proj = (nn.Conv2d(channels, channels, 1) for _ in range(4))
         self.confidence = confidence(channels) if confidence else None
 

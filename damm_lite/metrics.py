@@ -4,6 +4,8 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+SSIM_REACH = 5  # half the window, in pixels
+
 
 def psnr(x0, target, data_range=2.0):
     """Peak signal-to-noise ratio of each image in dB; (B, C, H, W) twice -> (B,)."""
@@ -11,12 +13,21 @@ def psnr(x0, target, data_range=2.0):
     return peak_signal_noise_ratio(x0, target, data_range, reduction="none", dim=(1, 2, 3))
 
 
-def ssim(x0, target, data_range=2.0):
-    """Structural similarity of each image (Wang et al. 2004: Gaussian window, sigma 1.5); (B,)."""
+def ssim_map(x0, target, data_range=2.0):
+    """Structural similarity at each pixel (Wang et al. 2004: Gaussian window, sigma 1.5), like x0."""
     _check_pair(x0, target)
-    if min(x0.shape[2:]) < 11:
-        raise ValueError(f"ssim: expected sides of at least 11 pixels, got {tuple(x0.shape[2:])}")
-    return structural_similarity_index_measure(x0, target, data_range=data_range, reduction="none")
+    if min(x0.shape[2:]) <= 2 * SSIM_REACH:
+        raise ValueError(f"ssim: expected sides over {2 * SSIM_REACH} pixels, got {tuple(x0.shape[2:])}")
+    _, similarity = structural_similarity_index_measure(
+        x0, target, sigma=1.5, data_range=data_range, reduction="none", return_full_image=True
+    )
+    return similarity
+
+
+def ssim(x0, target, data_range=2.0):
+    """Mean structural similarity of each image, over the pixels whose window lies inside it; (B,)."""
+    inside = slice(SSIM_REACH, -SSIM_REACH)
+    return ssim_map(x0, target, data_range)[..., inside, inside].mean(dim=(1, 2, 3))
 
 
 def mae(x0, target):
@@ -27,9 +38,7 @@ def mae(x0, target):
 
 def evaluate(x0, target):
     """Mean SSIM, PSNR (dB) and absolute error over a batch, as a dict of floats."""
-    return {
-        name: float(metric(x0, target).mean()) for name, metric in (("ssim", ssim), ("psnr", psnr), ("mae", mae))
-    }
+    return {name: float(metric(x0, target).mean()) for name, metric in (("ssim", ssim), ("psnr", psnr), ("mae", mae))}
 
 
 def gate_auroc(confidence, divergent):

@@ -22,7 +22,7 @@ class NoiseSchedule:
 
     def __post_init__(self):
         a = self.alphas_cumprod
-        if a.ndim != 1 or not ((0 < a) & (a < 1)).all() or not (a[1:] < a[:-1]).all():
+        if a.ndim != 1 or not ((a > 0) & (a < 1)).all() or not (a[1:] < a[:-1]).all():
             raise ValueError("alphas_cumprod: expected a 1-D tensor that falls strictly inside (0, 1)")
 
     def __len__(self):
@@ -68,6 +68,20 @@ class PredictsNoise:
     def to_eps(schedule, xt, output, t):
         """eps from the network's output; (B, ...)."""
         return output
+
+
+class PredictsImage:
+    """The network's output is x0 itself: best for small networks and smooth images."""
+
+    @staticmethod
+    def target(schedule, x0, eps, t):
+        """What the network should output; (B, ...)."""
+        return x0
+
+    @staticmethod
+    def to_eps(schedule, xt, output, t):
+        """eps from the network's output; (B, ...)."""
+        return schedule.predict_eps(xt, output, t)
 
 
 class PredictsVelocity:

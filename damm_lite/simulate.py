@@ -16,13 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sparse
 from scipy.fft import dctn, idctn
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
-from torch.utils.data import Dataset
-
-from damm_lite.data import to_tensor
 
 
 @dataclass(frozen=True)
@@ -64,20 +61,40 @@ def simulate_vessels(rng, size, *, density=250.0, pixel=2.0):
 def simulate_nuclei(rng, vessels, *, density=1.0, pixel=2.0):
     """Draw cell nuclei around `vessels`; (H, W) float32 in [0, 1], like a DAPI stain.
 
-    Nuclei are ellipses of 3-5 µm semi-axis. How crowded they are varies smoothly over about
-    25 µm; none sits on a vessel. `density` scales the crowding (1: half the places taken).
+    Cells live off the vessels: within about 25 µm of one the tissue is dense (tumour cords),
+    further out sparse, with smooth random variation over 25 µm. None sits on a vessel.
+    `density` scales how many of the places are taken.
     """
-    height, width = vessels.shape
-    noise = gaussian_filter(rng.standard_normal((height, width)), 25.0 / pixel, mode="wrap")
-    crowding = ndtr(1.5 * noise / max(noise.std(), 1e-12) + 0.5)
+    distance = distance_to_vessels(vessels, pixel)
+    crowding = ndtr(smooth_noise(rng, vessels.shape, 25.0 / pixel) + 3 * (1 - distance / 25.0))
+    return draw_nuclei(rng, density * crowding * (vessels < 0.2), pixel) * (1 - vessels)
 
-    spacing = 9.0 / pixel  # jittered hexagonal places
+
+def smooth_noise(rng, shape, radius):
+    """Gaussian noise (H, W) of mean 0 and variance 1, correlated over `radius` pixels."""
+    margin = int(np.ceil(3 * radius))  # drawn wider than the image, so that borders are like the rest
+    wide = rng.standard_normal([n + 2 * margin for n in shape])
+    smooth = gaussian_filter(wide, radius, truncate=3)[margin:-margin, margin:-margin]
+    return smooth * 2 * np.sqrt(np.pi) * radius
+
+
+def distance_to_vessels(vessels, pixel):
+    """Distance of each pixel from the nearest vessel in µm (H, W)."""
+    return pixel * distance_transform_edt(vessels < 0.5)
+
+
+def draw_nuclei(rng, occupancy, pixel):
+    """Ellipses of 3.5-5 µm semi-axis on jittered hexagonal places 9 µm apart; (H, W) float32.
+
+    `occupancy` (H, W) is the chance that a place is taken.
+    """
+    height, width = occupancy.shape
+    spacing = 9.0 / pixel
     rows, cols = np.mgrid[-1 : height / (spacing * 0.866) + 1, -1 : width / spacing + 1]
     places = np.stack([rows * 0.866, cols + 0.5 * (rows % 2)], axis=-1).reshape(-1, 2)
     places = spacing * (places + rng.uniform(-0.3, 0.3, places.shape))
     y, x = places.astype(int).clip(0, (height - 1, width - 1)).T
-    taken = (rng.random(len(places)) < density * crowding[y, x]) & (vessels[y, x] < 0.2)
-    places = places[taken]
+    places = places[rng.random(len(places)) < occupancy[y, x]]
 
     long = rng.uniform(3.5, 5.0, len(places)) / pixel
     short = long * rng.uniform(0.6, 1.0, len(places))
@@ -95,7 +112,7 @@ def simulate_nuclei(rng, vessels, *, density=1.0, pixel=2.0):
     nuclei = np.zeros((height, width), dtype=np.float32)
     inside = ((pixels >= 0) & (pixels < (height, width))).all(-1)
     np.maximum.at(nuclei, tuple(pixels[inside].T), values[inside].astype(np.float32))
-    return nuclei * (1 - vessels)
+    return nuclei
 
 
 def simulate_nanoparticles(vessels, nuclei, physics=None):
@@ -157,97 +174,6 @@ def solve_steady_state(diffusivity, removal, exchange, pixel):
     if failed:
         raise ArithmeticError(f"steady state not reached in {failed} iterations; are the constants physical?")
     return solution.reshape(shape)
-
-
-def misregister(nuclei, shift):
-    """Move an image by whole pixels (rows, columns), reflecting at the border."""
-    rows, cols = shift
-    pad = [(max(rows, 0), max(-rows, 0)), (max(cols, 0), max(-cols, 0))]
-    padded = np.pad(nuclei, pad, mode="symmetric")
-    return padded[pad[0][1] :, pad[1][1] :][: nuclei.shape[0], : nuclei.shape[1]]
-
-
-def random_region(rng, shape, fraction, *, radius=20.0, pixel=2.0):
-    """A smooth random region (H, W) in {0, 1} that covers `fraction` of the image."""
-    noise = gaussian_filter(rng.standard_normal(shape), radius / pixel, mode="wrap")
-    return (noise > np.quantile(noise, 1 - fraction)).astype(np.float32)
-
-
-def consistent_pair(rng, vessels, nuclei, physics):
-    """(nuclei as imaged, nuclei that act): the same."""
-    return nuclei, nuclei
-
-
-def section_pair(rng, vessels, nuclei, physics):
-    """The image shows the nuclei of another section, which another set of vessels shaped."""
-    elsewhere = simulate_vessels(rng, vessels.shape, pixel=physics.pixel)
-    return simulate_nuclei(rng, elsewhere, pixel=physics.pixel), nuclei
-
-
-def shift_pair(rng, vessels, nuclei, physics, micrometres=(12.0, 40.0)):
-    """The image is misregistered by 12-40 µm."""
-    distance, angle = rng.uniform(*micrometres) / physics.pixel, rng.uniform(0, 2 * np.pi)
-    shift = np.rint(distance * np.array([np.sin(angle), np.cos(angle)])).astype(int)
-    return misregister(nuclei, shift), nuclei
-
-
-def dropout_pair(rng, vessels, nuclei, physics, fraction=(0.3, 0.6)):
-    """The stain is lost in a region; the nuclei there still act."""
-    lost = random_region(rng, nuclei.shape, rng.uniform(*fraction), pixel=physics.pixel)
-    return nuclei * (1 - lost), nuclei
-
-
-def necrosis_pair(rng, vessels, nuclei, physics, fraction=(0.3, 0.6)):
-    """Cells in a region are dead: they still stain, but neither crowd nor take up particles."""
-    dead = random_region(rng, nuclei.shape, rng.uniform(*fraction), pixel=physics.pixel)
-    return nuclei, nuclei * (1 - dead)
-
-
-DIVERGENCES = {
-    "section": section_pair,
-    "shift": shift_pair,
-    "dropout": dropout_pair,
-    "necrosis": necrosis_pair,
-}
-
-
-class SyntheticTumours(Dataset):
-    """Simulated patches with consistent and divergent nuclei, and the truth about which.
-
-    Item i depends on (seed, i) alone. It is a dict of float32 tensors (1, size, size) in
-    [-1, 1] - `target` (nanoparticles), `primary` (vessels), `secondary` (nuclei) - with
-    `divergent` (bool) and `kind` ("none", "section", "shift", "dropout", "necrosis").
-    """
-
-    def __init__(self, n, size, seed, divergent_fraction=0.5, physics=None):
-        if size % 4 or size <= 0:
-            raise ValueError(f"size: expected a positive multiple of 4 pixels, got {size}")
-        if not 0 <= divergent_fraction <= 1:
-            raise ValueError(f"divergent_fraction: expected a number in [0, 1], got {divergent_fraction}")
-        self.n, self.size, self.seed = n, size, seed
-        self.divergent_fraction, self.physics = divergent_fraction, physics or Physics()
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        if not 0 <= index < self.n:
-            raise IndexError(f"index {index} outside 0..{self.n - 1}")
-        rng = np.random.default_rng([self.seed, index])
-        divergent = bool(rng.random() < self.divergent_fraction)
-        kind = str(rng.choice(list(DIVERGENCES))) if divergent else "none"
-        vessels = simulate_vessels(rng, self.size, pixel=self.physics.pixel)
-        nuclei = simulate_nuclei(rng, vessels, pixel=self.physics.pixel)
-        pair = DIVERGENCES.get(kind, consistent_pair)
-        imaged, acting = pair(rng, vessels, nuclei, self.physics)
-        nanoparticles = simulate_nanoparticles(vessels, acting, self.physics)
-        return {
-            "target": to_tensor(nanoparticles),
-            "primary": to_tensor(vessels),
-            "secondary": to_tensor(imaged),
-            "divergent": divergent,
-            "kind": kind,
-        }
 
 
 def _checked_image(name, image):

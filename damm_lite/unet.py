@@ -51,9 +51,9 @@ class TimeEmbedding(nn.Module):
         return self.mlp(timestep_embedding(t, self.dim // 4))
 
 
-def group_norm(channels):
-    """32 groups, or fewer where the width is no multiple of 32."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+def group_norm(channels, eps=1e-5):
+    """32 groups as in the release; 8 where the width is no multiple of 32."""
+    return nn.GroupNorm(32 if channels % 32 == 0 else 8, channels, eps=eps)
 
 
 class ConvBlock(nn.Module):
@@ -189,11 +189,16 @@ class UNet(nn.Module):
         return self.backbone.decode(features[-1], features, e)
 
 
-def check_images(name, x, channels):
-    """Raise ValueError unless x is (B, channels, H, W) with sides that are multiples of 4."""
+def check_images(name, x, channels, like=None):
+    """Raise ValueError unless x is (B, channels, H, W) with sides that are multiples of 4.
+
+    With `like`, its batch and sides must be those of that tensor.
+    """
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"{name}: expected shape (B, {channels}, H, W), got {tuple(x.shape)}")
     if x.shape[2] % 4 or x.shape[3] % 4 or 0 in x.shape:
-        raise ValueError(
-            f"{name}: expected height and width that are multiples of 4, got {x.shape[2]} x {x.shape[3]}"
-        )
+        raise ValueError(f"{name}: expected height and width that are multiples of 4, got {x.shape[2]} x {x.shape[3]}")
+    if like is not None and len(x) != len(like):
+        raise ValueError(f"{name}: expected a batch of {len(like)}, got {len(x)}")
+    if like is not None and x.shape[2:] != like.shape[2:]:
+        raise ValueError(f"{name}: expected {like.shape[2]} x {like.shape[3]}, got {x.shape[2]} x {x.shape[3]}")

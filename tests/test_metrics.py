@@ -29,9 +29,7 @@ def test_ssim_equals_scikit_image(images):
 
 def test_psnr_equals_scikit_image(images):
     x0, target = images
-    expected = [
-        peak_signal_noise_ratio(b.numpy(), a.numpy(), data_range=2.0) for a, b in zip(x0, target, strict=True)
-    ]
+    expected = [peak_signal_noise_ratio(b.numpy(), a.numpy(), data_range=2.0) for a, b in zip(x0, target, strict=True)]
     np.testing.assert_allclose(psnr(x0, target).numpy(), expected, atol=1e-4)
 
 
@@ -63,5 +61,5 @@ def test_shapes_are_checked(metric):
 
 
 def test_ssim_needs_its_window():
-    with pytest.raises(ValueError, match="11"):
+    with pytest.raises(ValueError, match="over 10"):
         ssim(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))

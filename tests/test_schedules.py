@@ -8,6 +8,7 @@ from conftest import relative_error
 from damm_lite.samplers import posterior
 from damm_lite.schedules import (
     NoiseSchedule,
+    PredictsImage,
     PredictsNoise,
     PredictsVelocity,
     cosine_schedule,
@@ -48,7 +49,7 @@ def test_reference_numbers(vectors):
 
 
 @pytest.mark.parametrize("shape", [(7, 2), (7, 1, 8, 8)])
-@pytest.mark.parametrize("objective", [PredictsNoise, PredictsVelocity])
+@pytest.mark.parametrize("objective", [PredictsNoise, PredictsVelocity, PredictsImage])
 def test_algebra_goes_round(shape, objective):
     schedule = cosine_schedule(100)
     x0, eps, t = torch.randn(shape), torch.randn(shape), torch.tensor([0, 1, 20, 50, 70, 90, 95])
@@ -66,9 +67,7 @@ def test_velocity_equals_diffusers():
     torch.testing.assert_close(
         PredictsVelocity.target(schedule, x0, eps, t), scheduler.get_velocity(x0, eps, t), rtol=0, atol=1e-5
     )
-    torch.testing.assert_close(
-        schedule.add_noise(x0, eps, t), scheduler.add_noise(x0, eps, t), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(schedule.add_noise(x0, eps, t), scheduler.add_noise(x0, eps, t), rtol=0, atol=1e-5)
 
 
 def test_a_schedule_cannot_be_changed_or_make_no_sense():

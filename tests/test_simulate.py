@@ -5,16 +5,15 @@ import pytest
 import torch
 
 from damm_lite.simulate import (
-    DIVERGENCES,
     Physics,
-    SyntheticTumours,
-    misregister,
-    random_region,
+    distance_to_vessels,
     simulate_nanoparticles,
     simulate_nuclei,
     simulate_vessels,
+    smooth_noise,
     solve_steady_state,
 )
+from damm_lite.tumours import DIVERGENCES, SyntheticTumours, misregister, random_region
 
 D, K, P = 1.0, 1e-3, 5e-2  # µm²/s, 1/s, 1/s
 
@@ -185,13 +184,16 @@ def test_divergence_changes_what_it_should(rng):
     physics = Physics()
     vessels = simulate_vessels(rng, 64)
     nuclei = simulate_nuclei(rng, vessels)
-    for kind, pair in DIVERGENCES.items():
-        imaged, acting = pair(rng, vessels, nuclei, physics)
+    pairs = {kind: pair(rng, vessels, nuclei, physics) for kind, pair in DIVERGENCES.items()}
+    for kind, (imaged, acting) in pairs.items():
         assert not np.array_equal(imaged, acting), kind
-        unchanged = imaged if kind == "necrosis" else acting
-        assert np.array_equal(unchanged, nuclei), kind
-    imaged, _ = DIVERGENCES["dropout"](rng, vessels, nuclei, physics)
+        assert np.array_equal(acting, nuclei) == (kind != "necrosis"), kind
+    imaged, _ = pairs["dropout"]
     assert ((imaged == nuclei) | (imaged == 0)).all()
+    imaged, alive = pairs["necrosis"]
+    distance = distance_to_vessels(vessels, physics.pixel)
+    assert distance[imaged != alive].min() > distance[alive > 0].mean()  # far from vessels
+    assert imaged[imaged != alive].mean() > nuclei[imaged != alive].mean()  # and crowded with debris
 
 
 def test_misregister_moves_by_whole_pixels(rng):
@@ -200,6 +202,11 @@ def test_misregister_moves_by_whole_pixels(rng):
     np.testing.assert_array_equal(moved[3:, :-5], image[:-3, 5:])
     np.testing.assert_array_equal(misregister(image, (0, 0)), image)
     np.testing.assert_array_equal(misregister(image, (-4, 0))[-4:], image[-4:][::-1])
+
+
+def test_noise_has_unit_variance_at_any_size(rng):
+    for size in (16, 64):
+        assert np.std([smooth_noise(rng, (size, size), 5.0) for _ in range(100)]) == pytest.approx(1, abs=0.1)
 
 
 def test_region_covers_its_fraction(rng):

@@ -1,0 +1,40 @@
+# Two commands do everything: `make book` and `make test`.
+PYTHON ?= python3
+RUN = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/
+
+book: .venv/installed
+	.venv/bin/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W
+	@echo "Open file://$(CURDIR)/_build/html/index.html"
+
+test: lint book
+	$(RUN)pytest tests -n 2 --dist loadfile
+	$(RUN)pytest --nbval-lax book/*.ipynb -n 2 --dist loadfile
+
+lint: .venv/installed
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/nbstripout --verify --keep-id book/*.ipynb
+
+serve: book
+	.venv/bin/python -m http.server --directory _build/html 8000
+
+# Run the chapters and store anew the outputs that nbval compares.
+outputs: .venv/installed
+	$(RUN)jupyter nbconvert --to notebook --execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id book/*.ipynb
+
+# Restamp badges and setup cells for a copy of the book at another address.
+fork: .venv/installed
+	.venv/bin/python tools/fork.py $(URL)
+
+# The full lock, from the ranges of the requirements files.
+lock:
+	$(PYTHON) -m venv --clear _build/lock && _build/lock/bin/pip install -q torch==2.13.0 -r requirements-dev.txt
+	_build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+
+clean:
+	rm -rf .venv _build *.egg-info .pytest_cache .ruff_cache
+
+.venv/installed: constraints.txt requirements.txt requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	touch $@
+
+.PHONY: book test lint serve outputs fork lock clean

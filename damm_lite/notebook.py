@@ -1,0 +1,42 @@
+"""What a chapter needs beside the science: its parameters checked, the package's lines shown."""
+
+import inspect
+from pathlib import Path
+
+# What a fresh kernel defines by itself.
+_OWN = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+
+
+def check_parameters(namespace, *, profile, folders=(), names=()):
+    """Check the variables of a chapter right after its parameters cell; `namespace` is `globals()`.
+
+    `profile` lists the allowed values of the variable `profile`, `folders` the variables that
+    hold a folder or None, `names` all others. Raises NameError for a variable that is none of
+    these (a misspelt parameter), ValueError for an unknown profile, FileNotFoundError for a
+    missing folder; each says what is allowed.
+    """
+    allowed = {"profile", *folders, *names}
+    plain = {
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in _OWN
+        and (value is None or isinstance(value, (str, int, float, list)))
+    }
+    unknown = plain - allowed - {"REPOSITORY"}
+    if unknown:
+        raise NameError(
+            f"unknown parameter {', '.join(sorted(unknown))}; this chapter has {', '.join(sorted(allowed))}"
+        )
+    if namespace["profile"] not in profile:
+        raise ValueError(f"profile: expected one of {', '.join(profile)}, got {namespace['profile']!r}")
+    for name in folders:
+        if namespace[name] is not None and not Path(namespace[name]).is_dir():
+            raise FileNotFoundError(f"{name}: expected a folder or None, got {namespace[name]!r}, which is not there")
+
+
+def show_source(*objects):
+    """The source of functions or classes as highlighted code, on the page as in a notebook."""
+    from IPython.display import Markdown
+
+    return Markdown("\n".join(f"```python\n{inspect.getsource(o)}```" for o in objects))

@@ -1,0 +1,67 @@
+"""Predict the target from its conditions: sampler, network and gate together."""
+
+from typing import NamedTuple
+
+import torch
+
+from damm_lite.damm import DAMMP, MultiModal, UniModal
+from damm_lite.data import check_tensor
+from damm_lite.samplers import ddim_sampler
+
+GATES = {"damm": DAMMP(), "uni": UniModal(), "multi": MultiModal()}
+
+
+class Prediction(NamedTuple):
+    """What `predict` returns for a batch of B patches."""
+
+    x0: torch.Tensor  # (B, C, H, W) in [-1, 1], the mean of the samples
+    spread: torch.Tensor  # (B, C, H, W), their standard deviation; 0 for one sample
+    branch: list  # B names, "uni" or "multi": what most of the steps used
+    confidence: torch.Tensor  # (B,) in [0, 1], mean over steps: what the decisions were made on
+    confidence_map: torch.Tensor  # (B, h, w) in [0, 1], likewise
+
+
+@torch.inference_mode()
+def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="damm", num_samples=1):
+    """Sample the target for conditions (B, C, H, W) in [-1, 1]; returns a `Prediction`.
+
+    `branch` is "damm" (the gate decides), "uni", "multi", or a gate such as `SpatialDAMMP()`.
+    One sample is a guess; the mean of several predicts better and their spread says how
+    sure it is. The model is put in eval mode for the while. Noise comes from `seed` alone.
+    Raises ValueError for an unknown branch or images that the network cannot take.
+    """
+    gate = GATES.get(branch, branch) if isinstance(branch, str) else branch
+    if isinstance(gate, str):
+        raise ValueError(f"branch: expected {', '.join(GATES)} or a gate, got {branch!r}")
+    if num_samples < 1:
+        raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
+    check_tensor("primary", primary)
+    check_tensor("secondary", secondary)
+    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    primary, secondary = primary.to(device), secondary.to(device)
+    shape = (len(primary), model.config.out_channels, *primary.shape[2:])
+
+    decisions = []
+
+    def denoiser(xt, t):
+        decision = gate(model, model.encode(xt, t, primary, secondary))
+        decisions.append(decision)
+        return model.objective.to_eps(schedule, xt, decision.output, t)
+
+    training = model.training
+    model.eval()
+    try:
+        noises = [torch.randn(shape, generator=generator).to(device) for _ in range(num_samples)]
+        samples = torch.stack([ddim_sampler(denoiser, schedule, noise, num_steps) for noise in noises])
+    finally:
+        model.train(training)
+
+    samples = samples.clamp(-1, 1)
+    trust = torch.stack([d.trust for d in decisions]).mean(dim=0)
+    return Prediction(
+        x0=samples.mean(dim=0),
+        spread=samples.std(dim=0, correction=0),
+        branch=["multi" if share >= 0.5 else "uni" for share in trust.tolist()],
+        confidence=torch.stack([d.confidence for d in decisions]).mean(dim=0),
+        confidence_map=torch.stack([d.confidence_map for d in decisions]).mean(dim=0),
+    )

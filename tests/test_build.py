@@ -1,0 +1,70 @@
+"""The build tells the truth: failing cells fail it, and pages follow the code they show."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BUILD = ["book", "--config", "_config.yml", "--path-output", ".", "-W"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A book of one chapter that shows one constant of its package, with this book's own configuration."""
+    root = tmp_path / "a book"
+    shutil.copytree(ROOT / "book" / "_ext", root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config.pop("bibtex_bibfiles")
+    (root / "_config.yml").write_text(yaml.safe_dump(config))
+    (root / "_toc.yml").write_text("format: jb-book\nroot: chapter\n")
+    (root / "damm_lite").mkdir()
+    (root / "damm_lite" / "constants.py").write_text("ANSWER = 'first value'\n")
+    write_chapter(root, "exec(open('../damm_lite/constants.py').read())\nprint('shown:', ANSWER)")
+    return root
+
+
+def write_chapter(root, code, prose="# One chapter"):
+    cells = [nbformat.v4.new_markdown_cell(prose, id="title"), nbformat.v4.new_code_cell(code, id="code")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, root / "book" / "chapter.ipynb")
+
+
+def build(root):
+    command = [Path(sys.executable).parent / "jupyter-book", "build", *BUILD, "--toc", root / "_toc.yml"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+
+
+def page(root):
+    return (root / "_build" / "html" / "chapter.html").read_text()
+
+
+def test_pages_follow_the_package(project):
+    first = build(project)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "shown: first value" in page(project) and "Executing notebook" in first.stdout + first.stderr
+
+    again = build(project)
+    assert again.returncode == 0 and "Executing notebook" not in again.stdout + again.stderr
+
+    (project / "damm_lite" / "constants.py").write_text("ANSWER = 'second value'\n")
+    assert build(project).returncode == 0
+    assert "shown: second value" in page(project)
+
+
+def test_a_failing_cell_fails_the_build(project):
+    write_chapter(project, "raise RuntimeError('broken on purpose')")
+    result = build(project)
+    assert result.returncode != 0
+    assert "broken on purpose" in result.stdout + result.stderr
+
+
+def test_a_warning_fails_the_build(project):
+    write_chapter(project, "1", prose="# One chapter\n\nSee {doc}`a_page_that_is_not_there`.")
+    assert build(project).returncode != 0

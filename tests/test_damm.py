@@ -1,0 +1,189 @@
+"""The network, its gates and its losses: what each promises."""
+
+import pytest
+import torch
+
+from damm_lite.damm import (
+    DAMMP,
+    DAMMNet,
+    DAMMOutput,
+    MultiModal,
+    SpatialDAMMP,
+    UniModal,
+    released_loss,
+)
+from damm_lite.fusion import MMFM, UAFM, JointConfidence, QueryConfidence
+from damm_lite.unet import Backbone, UNet, UNetConfig
+
+
+def randomised(model):
+    """No layer left at zero, so that everything matters."""
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    return model.eval()
+
+
+def tiny(confidence=JointConfidence, secondary=1):
+    return randomised(DAMMNet(UNetConfig(2, 1, (16, 16, 24, 32), 32), confidence, secondary))
+
+
+def inputs(batch=4, height=16, width=24, secondary=1):
+    return (
+        torch.randn(batch, 1, height, width),
+        torch.randint(1000, (batch,)),
+        torch.rand(batch, 1, height, width) * 2 - 1,
+        torch.rand(batch, secondary, height, width) * 2 - 1,
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (20, 12), (64, 64)])
+@pytest.mark.parametrize("head", [JointConfidence, QueryConfidence, None])
+@pytest.mark.parametrize("secondary", [1, 3])
+def test_shapes_and_ranges(shape, head, secondary):
+    out = tiny(head, secondary)(*inputs(3, *shape, secondary))
+    assert out.uni.shape == out.multi.shape == (3, 1, *shape)
+    assert out.confidence.shape == (3,) and out.confidence_map.shape == (3, shape[0] // 4, shape[1] // 4)
+    assert (out.confidence_map >= 0).all() and (out.confidence_map <= 1).all()
+    torch.testing.assert_close(out.confidence, out.confidence_map.flatten(1).mean(1))
+    if head is None:
+        assert (out.confidence == 1).all()
+
+
+@pytest.mark.parametrize("widths", [(16, 16, 16, 16), (16, 24, 40, 48), (32, 64, 96, 128)])
+def test_any_width(widths):
+    assert DAMMNet(UNetConfig(2, 1, widths, 16))(*inputs(2, 8, 8)).multi.shape == (2, 1, 8, 8)
+
+
+def test_a_fresh_network_predicts_zero():
+    out = DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16))(*inputs(2, 8, 8))
+    assert (out.uni == 0).all() and (out.multi == 0).all()
+
+
+def test_who_sees_what():
+    xt, t, primary, secondary = inputs()
+    for head, sees in ((QueryConfidence, False), (JointConfidence, True)):
+        model = tiny(head)
+        out, other = model(xt, t, primary, secondary), model(xt, t, primary, -secondary)
+        assert torch.equal(out.uni, other.uni)
+        assert not torch.allclose(out.multi, other.multi)
+        assert torch.equal(out.confidence, other.confidence) != sees
+
+
+def test_scaled_keys_are_scaled_logits():
+    uafm = randomised(UAFM(32, QueryConfidence))
+    a, m = torch.randn(2, 32, 3, 5), torch.randn(2, 32, 3, 5)
+    u = uafm.confidence_map(a, m)
+    flat = [x.flatten(2).transpose(1, 2) for x in (uafm.q(uafm.norm(a)), uafm.k(uafm.norm(m)), uafm.v(uafm.norm(m)))]
+    logits = flat[0] @ flat[1].transpose(1, 2) / 32**0.5 * u.flatten(2)  # scaled after the product
+    expected = a + uafm.proj((logits.softmax(-1) @ flat[2]).transpose(1, 2).unflatten(2, (3, 5)))
+    torch.testing.assert_close(uafm(a, m, u), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mmfm_gates_lie_between_zero_and_one():
+    mmfm = randomised(MMFM(16))
+    a, d = torch.randn(2, 16, 6, 6), torch.randn(2, 16, 6, 6)
+    for mask, x in ((mmfm.mask_uni, a), (mmfm.mask_multi, d)):
+        gate = mask(x) / x
+        assert (gate > 0).all() and (gate < 1).all()
+
+
+def test_backbone_feature_channels():
+    backbone = Backbone(UNetConfig(2, 1, (16, 24, 40, 48), 32))
+    features = backbone.encode(torch.randn(1, 2, 16, 16), torch.randn(1, 32))
+    assert [f.shape[1] for f in features] == backbone.feature_channels == [16, 24, 24, 24, 40, 40, 40, 48, 48]
+    assert [f.shape[2] for f in features] == [16, 16, 16, 8, 8, 8, 4, 4, 4]
+
+
+def encoded_with(model, confidence, args):
+    """The model's own encoding, with confidences put in by hand."""
+    encoded = model.encode(*args)
+    maps = torch.tensor(confidence).view(-1, 1, 1, 1).expand_as(encoded.confidence_map)
+    return encoded._replace(confidence_map=maps)
+
+
+def test_dammp_takes_the_branch_that_confidence_names():
+    model, args = tiny(), inputs()
+    confidence = [0.9, 0.5, 0.49, 0.1]  # the paper: uni-modal strictly below gamma
+    encoded = encoded_with(model, confidence, args)
+    uni, multi = model.decode_uni(encoded), model.decode_multi(encoded)
+    decision = DAMMP()(model, encoded)
+    assert decision.trust.tolist() == [1, 1, 0, 0]
+    torch.testing.assert_close(decision.output, torch.cat([multi[:2], uni[2:]]), rtol=1e-4, atol=1e-5)
+    assert DAMMP(gamma=0.05)(model, encoded).trust.tolist() == [1] * 4
+    assert DAMMP(gamma=1.0)(model, encoded).trust.tolist() == [0] * 4
+    torch.testing.assert_close(UniModal()(model, encoded).output, uni)
+    torch.testing.assert_close(MultiModal()(model, encoded).output, multi)
+
+
+def test_gates_do_not_mind_the_order_of_a_batch():
+    model, args, order = tiny(), inputs(), torch.tensor([2, 0, 3, 1])
+    encoded = encoded_with(model, [0.9, 0.2, 0.7, 0.1], args)
+    for gate in (DAMMP(), SpatialDAMMP(), UniModal(), MultiModal()):
+        whole, shuffled = gate(model, encoded), gate(model, encoded.select(order))
+        torch.testing.assert_close(whole.output[order], shuffled.output, rtol=1e-4, atol=1e-5)
+        assert torch.equal(whole.trust[order], shuffled.trust)
+
+
+def test_spatial_dammp_mixes_by_pixel():
+    model, args = tiny(), inputs()
+    encoded = encoded_with(model, [1.0, 0.0, 0.25, 0.5], args)
+    uni, multi = model.decode_uni(encoded), model.decode_multi(encoded)
+    u = torch.tensor([1.0, 0.0, 0.25, 0.5]).view(-1, 1, 1, 1)
+    torch.testing.assert_close(SpatialDAMMP()(model, encoded).output, u * multi + (1 - u) * uni, rtol=1e-4, atol=1e-5)
+
+
+def test_early_decision_is_the_whole_network():
+    model, args = tiny(), inputs(6)
+    out = model(*args)
+    decision = DAMMP()(model, model.encode(*args))
+    expected = torch.where((out.confidence >= 0.5).view(-1, 1, 1, 1), out.multi, out.uni)
+    torch.testing.assert_close(decision.output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_released_loss_starves_the_losing_branch():
+    uni, multi, target = (torch.randn(2, 1, 4, 4) for _ in range(3))
+    multi.requires_grad_()
+    output = DAMMOutput(uni, multi, torch.tensor([0.3, 0.8]), torch.full((2, 1, 1), 0.5))
+    released_loss(output, target).backward()
+    assert (multi.grad[0] == 0).all() and (multi.grad[1] != 0).all()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(xt=torch.zeros(2, 1, 18, 16)), "xt.*multiples of 4.*18 x 16"),
+        (dict(primary=torch.zeros(2, 3, 16, 16)), r"primary: expected shape \(B, 1, H, W\), got \(2, 3, 16, 16\)"),
+        (dict(secondary=torch.zeros(2, 16, 16)), r"secondary: expected shape .*got \(2, 16, 16\)"),
+    ],
+)
+def test_bad_inputs_are_named(change, message):
+    args = dict(xt=torch.zeros(2, 1, 16, 16), t=torch.zeros(2, dtype=torch.long), primary=torch.zeros(2, 1, 16, 16))
+    args |= dict(secondary=torch.zeros(2, 1, 16, 16)) | change
+    with pytest.raises(ValueError, match=message):
+        tiny()(**args)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((2, 1, (16, 16, 16), 32), "four multiples of 8"),
+        ((2, 1, (8, 16, 16, 16), 32), "from 16 up"),
+        ((2, 1, (16, 16, 16, 20), 32), "multiples of 8"),
+        ((0, 1, (16, 16, 16, 16), 32), "in_channels"),
+        ((2, 1, (16, 16, 16, 16), 30), "time_dim"),
+    ],
+)
+def test_bad_sizes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        UNetConfig(*arguments)
+
+
+def test_unet_is_one_branch():
+    config = UNetConfig(3, 1, (16, 16, 24, 32), 32)
+    unet = randomised(UNet(config))
+    out = unet(torch.randn(2, 1, 8, 12), torch.tensor([1, 2]), torch.randn(2, 2, 8, 12))
+    assert out.shape == (2, 1, 8, 12)
+    with pytest.raises(ValueError, match=r"expected shape \(B, 3, H, W\), got \(2, 2, 8, 12\)"):
+        unet(torch.randn(2, 1, 8, 12), torch.tensor([1, 2]), torch.randn(2, 1, 8, 12))
+    with pytest.raises(ValueError, match="at least one primary"):
+        DAMMNet(UNetConfig(1, 1, (16, 16, 16, 16), 16))

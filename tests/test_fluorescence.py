@@ -1,0 +1,176 @@
+"""Reading TIFFs: every readable kind comes out right, every unreadable one is named."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from damm_lite.fluorescence import FluorescenceDataset, find_channel, first_channel, read_stain, read_tiff, stretch
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).random((32, 48))
+
+
+def write(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, pixels, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [("uint8", 1 / 255), ("uint16", 1 / 65535), ("uint32", 1e-6), ("float32", 0), ("float64", 1e-7)]
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"bigtiff": True}, {"tile": (16, 16)}]
+)
+def test_every_type_gives_the_same_image(tmp_path, image, dtype, tolerance, options):
+    scale = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    back = read_tiff(write(tmp_path / "a.tif", (image * scale).astype(dtype), **options))
+    assert back.dtype == np.float32 and back.shape == image.shape
+    np.testing.assert_allclose(back, image.astype(np.float32), atol=tolerance)
+
+
+def test_channels_and_samples(tmp_path, image):
+    pages = np.stack([image, image**2, image**3]).astype(np.float32)
+    np.testing.assert_array_equal(read_tiff(write(tmp_path / "pages.tif", pages, photometric="minisblack")), pages)
+    rgb = (np.stack([image] * 3, axis=-1) * 255).astype(np.uint8)
+    assert read_tiff(write(tmp_path / "rgb.tif", rgb, photometric="rgb")).shape == (3, 32, 48)
+    np.testing.assert_allclose(read_stain(tmp_path / "rgb.tif"), image, atol=1 / 255)
+    boolean = read_tiff(write(tmp_path / "mask.tif", image > 0.5))
+    np.testing.assert_array_equal(boolean, (image > 0.5).astype(np.float32))
+
+
+def test_pyramid_is_read_at_full_resolution(tmp_path, image):
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as tiff:
+        tiff.write((image * 255).astype(np.uint8), subifds=1)
+        tiff.write((image[::2, ::2] * 255).astype(np.uint8), subfiletype=1)
+    assert read_tiff(tmp_path / "pyramid.tif").shape == image.shape
+
+
+def nan(image):
+    return np.where(image > 0.9, np.nan, image).astype(np.float32)
+
+
+BAD = {
+    "not a TIFF": (lambda path, image: path.write_bytes(b"II*\0nonsense"), "expected a whole TIFF"),
+    "empty": (lambda path, image: path.write_bytes(b""), "expected a whole TIFF"),
+    "truncated": (
+        lambda path, image: path.write_bytes(write(path, (image * 255).astype(np.uint8)).read_bytes()[:800]),
+        "expected a whole TIFF",
+    ),
+    "NaN": (lambda path, image: write(path, nan(image)), "finite"),
+    "infinity": (lambda path, image: write(path, (image / 0).astype(np.float32)), "finite"),
+    "negative": (lambda path, image: write(path, (image * 100 - 50).astype(np.int16)), r"\[0, 32767\].*-50"),
+    "float beyond one": (lambda path, image: write(path, (image * 200).astype(np.float32)), r"\[0, 1\].*rescale"),
+    "complex": (lambda path, image: write(path, image.astype(np.complex64)), "integer or real.*complex"),
+    "four axes": (
+        lambda path, image: write(path, np.zeros((2, 3, 8, 8), np.uint8), photometric="minisblack"),
+        r"\(H, W\) or \(C, H, W\)",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("make, message", BAD.values(), ids=BAD)
+def test_bad_files_are_named(tmp_path, image, make, message):
+    path = tmp_path / "bad one.tif"
+    make(path, image)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_tiff(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_header_bomb_is_refused_before_allocation(tmp_path):
+    path = write(tmp_path / "bomb.tif", np.zeros((8, 8), np.uint8))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["ImageWidth"].overwrite(100_000)
+        tiff.pages[0].tags["ImageLength"].overwrite(100_000)
+    with pytest.raises(ValueError, match="expected between 1 and .* values"):
+        read_tiff(path)
+
+
+def test_missing_and_colour_and_constant(tmp_path, image):
+    with pytest.raises(FileNotFoundError, match="nothing.tif"):
+        read_tiff(tmp_path / "nothing.tif")
+    colour = (np.stack([image, image**2, image], axis=-1) * 255).astype(np.uint8)
+    with pytest.raises(ValueError, match="colour.tif.*one grey channel"):
+        read_stain(write(tmp_path / "colour.tif", colour, photometric="rgb"))
+    with pytest.raises(ValueError, match="flat.tif.*constant 0"):
+        read_stain(write(tmp_path / "flat.tif", np.zeros((8, 8), np.uint8)))
+
+
+def test_stretch(image):
+    out = stretch(image * 0.3 + 0.2, 1, 99)
+    assert out.min() == 0 and out.max() == 1 and out.dtype == np.float32
+    sparse = np.zeros((100, 100))
+    sparse[3, 4] = 0.5  # fewer bright pixels than the percentile cuts off
+    assert stretch(sparse)[3, 4] == 1
+    with pytest.raises(ValueError, match="constant"):
+        stretch(np.ones((4, 4)))
+
+
+@pytest.fixture
+def folder(tmp_path, image):
+    for i, channel in enumerate(("QD", "CD31", "DAPI")):
+        for field in ("a", "b"):
+            write(tmp_path / "set" / channel / f"{field}.tif", (image ** (i + 1) * 65535).astype(np.uint16))
+    return tmp_path / "set"
+
+
+def test_dataset_of_the_release_layout(folder, image):
+    data = FluorescenceDataset(folder, "QD", "CD31", "DAPI", size=16)
+    assert len(data) == 2 * 2 * 3
+    item = data[4]
+    assert item["field"] == "a"
+    for key, power in (("target", 1), ("primary", 2), ("secondary", 3)):
+        assert item[key].shape == (1, 16, 16) and item[key].dtype == torch.float32
+        np.testing.assert_allclose(item[key][0], 2 * image[16:32, 16:32] ** power - 1, atol=1e-4)
+    both = FluorescenceDataset(folder, "QD", "CD31", ["DAPI", "QD"], size=16)[0]
+    assert both["secondary"].shape == (2, 16, 16)
+    squared = FluorescenceDataset(folder, "QD", "CD31", "DAPI", size=16, normalise=np.square)[0]
+    np.testing.assert_allclose((squared["target"] + 1) / 2, ((data[0]["target"] + 1) / 2) ** 2, atol=1e-4)
+
+
+def test_other_layouts(tmp_path, image):
+    pixels = (image * 255).astype(np.uint8)
+    for channel in ("CD31", "HH3", "COLI"):
+        write(tmp_path / "one" / f"{channel}.tif", pixels)
+        for field in ("p1", "p2"):
+            write(tmp_path / "many" / field / f"{channel}.TIFF", pixels)
+    assert {item["field"] for item in FluorescenceDataset(tmp_path / "one", "COLI", "CD31", "HH3", 32)} == {"one"}
+    assert {item["field"] for item in FluorescenceDataset(tmp_path / "many", "COLI", "CD31", "HH3", 32)} == {"p1", "p2"}
+    assert first_channel(tmp_path / "one", ["DAPI", "HH3"]) == "HH3"
+
+
+def test_what_a_folder_can_lack(folder, image, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        find_channel(tmp_path / "nowhere", "QD")
+    with pytest.raises(ValueError, match="no channel 'CD13'; found .*CD31.*DAPI.*QD"):
+        FluorescenceDataset(folder, "QD", "CD13", "DAPI", 16)
+    with pytest.raises(ValueError, match="multiple of 4 pixels, got 30"):
+        FluorescenceDataset(folder, "QD", "CD31", "DAPI", 30)
+    with pytest.raises(ValueError, match=r"at least 64 x 64 pixels, got 32 x 48"):
+        FluorescenceDataset(folder, "QD", "CD31", "DAPI", 64)
+    (folder / "DAPI" / "b.tif").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b.tif.*no counterpart in channel 'DAPI'"):
+        FluorescenceDataset(folder, "QD", "CD31", "DAPI", 16)
+    write(folder / "DAPI" / "b.tif", (image[:, :40] * 255).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"DAPI.b.tif: expected the size of .*QD.b.tif \(32, 48\), got \(32, 40\)"):
+        FluorescenceDataset(folder, "QD", "CD31", "DAPI", 16)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no TIFF files"):
+        find_channel(tmp_path / "empty", "QD")
+
+
+def test_the_real_field(shared):
+    root = shared / "data" / "tumour" / "point2203"
+    counts = tifffile.imread(root / "HH3.tif")
+    image = read_tiff(root / "HH3.tif")
+    np.testing.assert_allclose(image * 255, counts, atol=1e-4)
+    data = FluorescenceDataset(
+        root, target="COLI", primary="CD31", secondary=["HH3", "SMA"], size=256, normalise=stretch
+    )
+    assert len(data) == 16 and data[15]["secondary"].shape == (2, 256, 256)
+    assert all(item[key].abs().max() <= 1 for item in data for key in ("target", "primary", "secondary"))

@@ -1,0 +1,93 @@
+"""Prediction: what comes back, from which noise, and what is refused."""
+
+import pytest
+import torch
+
+from damm_lite.damm import DAMMP, SpatialDAMMP
+from damm_lite.predict import predict
+from damm_lite.samplers import ddim_sampler
+from damm_lite.schedules import scaled_linear_schedule
+from test_damm import tiny
+
+SCHEDULE = scaled_linear_schedule()
+
+
+@pytest.fixture(scope="module")
+def conditions():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(3, 1, 16, 16, generator=generator) * 2 - 1 for _ in "ab"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return tiny()
+
+
+@pytest.mark.parametrize("branch", ["uni", "multi"])
+def test_a_branch_is_ddim_with_that_branch(model, conditions, branch):
+    result = predict(model, SCHEDULE, *conditions, num_steps=3, seed=4, branch=branch)
+    noise = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(4))
+
+    def denoiser(xt, t):
+        return getattr(model(xt, t, *conditions), branch)
+
+    with torch.no_grad():
+        expected = ddim_sampler(denoiser, SCHEDULE, noise, 3).clamp(-1, 1)
+    torch.testing.assert_close(result.x0, expected, rtol=1e-4, atol=1e-4)
+    assert result.branch == [branch] * 3 and (result.spread == 0).all()
+
+
+def test_shapes_ranges_and_mode(model, conditions):
+    model.train()
+    statistics = {k: v.clone() for k, v in model.state_dict().items()}
+    result = predict(model, SCHEDULE, *conditions, num_steps=2)
+    assert model.training
+    assert all(torch.equal(v, statistics[k]) for k, v in model.state_dict().items())
+    model.eval()
+    assert result.x0.shape == (3, 1, 16, 16) and result.x0.abs().max() <= 1
+    assert result.confidence.shape == (3,) and result.confidence_map.shape == (3, 4, 4)
+    assert (result.confidence >= 0).all() and (result.confidence <= 1).all()
+    assert set(result.branch) <= {"uni", "multi"} and len(result.branch) == 3
+
+
+def test_several_samples_give_mean_and_spread(model, conditions):
+    generator = torch.Generator().manual_seed(4)
+    singles = []
+    for _ in range(3):
+        noise = torch.randn(3, 1, 16, 16, generator=generator)
+
+        def denoiser(xt, t):
+            return model(xt, t, *conditions).uni
+
+        with torch.no_grad():
+            singles.append(ddim_sampler(denoiser, SCHEDULE, noise, 2).clamp(-1, 1))
+    result = predict(model, SCHEDULE, *conditions, num_steps=2, seed=4, branch="uni", num_samples=3)
+    torch.testing.assert_close(result.x0, torch.stack(singles).mean(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(result.spread, torch.stack(singles).std(0, correction=0), rtol=1e-3, atol=1e-3)
+
+
+def test_a_gate_may_stand_for_a_branch(model, conditions):
+    damm = predict(model, SCHEDULE, *conditions, num_steps=2)
+    assert torch.equal(predict(model, SCHEDULE, *conditions, num_steps=2, branch=DAMMP()).x0, damm.x0)
+    always = predict(model, SCHEDULE, *conditions, num_steps=2, branch=DAMMP(gamma=0.0))
+    assert always.branch == ["multi"] * 3
+    assert predict(model, SCHEDULE, *conditions, num_steps=2, branch=SpatialDAMMP()).x0.shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "primary, secondary, options, message",
+    [
+        (torch.zeros(1, 16, 16), torch.zeros(1, 1, 16, 16), {}, r"primary: expected shape \(B, C, H, W\)"),
+        (torch.zeros(1, 1, 16, 16), torch.full((1, 1, 16, 16), 255.0), {}, r"secondary: .*\[-1, 1\].*255"),
+        (torch.full((1, 1, 16, 16), torch.nan), torch.zeros(1, 1, 16, 16), {}, "primary: .*NaN"),
+        (torch.zeros(1, 1, 18, 16), torch.zeros(1, 1, 18, 16), {}, "multiples of 4.*18 x 16"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 20), {}, "secondary: .*16 x 16.*16 x 20"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(2, 1, 16, 16), {}, "secondary: .*batch of 1.*2"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"branch": "best"}, "damm, uni, multi.*best"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"num_samples": 0}, "num_samples: expected"),
+    ],
+)
+def test_bad_input_is_named(model, primary, secondary, options, message):
+    with pytest.raises(ValueError, match=message):
+        predict(model, SCHEDULE, primary, secondary, num_steps=1, **options)

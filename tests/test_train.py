@@ -1,0 +1,156 @@
+"""Training: repeatable to the bit, an honest average, and it learns."""
+
+import math
+
+import pytest
+import torch
+
+from damm_lite.damm import DAMMNet
+from damm_lite.mismatch import BACKGROUND, hole, make_mismatches, shift, swap
+from damm_lite.predict import predict
+from damm_lite.samplers import ddim_sampler
+from damm_lite.schedules import PredictsImage, PredictsNoise, PredictsVelocity, scaled_linear_schedule
+from damm_lite.train import (
+    StepSampler,
+    TrainConfig,
+    damm_objective,
+    draw_noise,
+    released_objective,
+    train,
+    unet_objective,
+    warmup_objective,
+)
+from damm_lite.tumours import SyntheticTumours
+from damm_lite.unet import UNet, UNetConfig
+
+SCHEDULE = scaled_linear_schedule()
+SMALL = UNetConfig(2, 1, (16, 16, 16, 16), 16)
+
+
+@pytest.fixture(scope="module")
+def patches():
+    return list(SyntheticTumours(24, 16, seed=0))
+
+
+def run(patches, num_steps, **changes):
+    torch.manual_seed(0)
+    model = DAMMNet(SMALL, objective=PredictsVelocity)
+    config = TrainConfig(num_steps=num_steps, batch_size=4, **changes)
+    steps = list(train(model, SCHEDULE, patches, config, progress=False))
+    return steps, steps[-1].ema
+
+
+def test_two_runs_of_fifty_steps_are_equal_to_the_bit(patches):
+    (first, ema), (second, other) = run(patches, 50), run(patches, 50)
+    assert [s.loss for s in first] == [s.loss for s in second]
+    for key, value in ema.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    batch = torch.stack([p["primary"] for p in patches[:3]]), torch.stack([p["secondary"] for p in patches[:3]])
+    results = [predict(model, SCHEDULE, *batch, num_steps=4, seed=5) for model in (ema, other)]
+    assert torch.equal(results[0].x0, results[1].x0) and torch.equal(results[0].confidence, results[1].confidence)
+    assert not torch.equal(results[0].x0, predict(ema, SCHEDULE, *batch, num_steps=4, seed=6).x0)
+
+
+def test_another_seed_is_another_run(patches):
+    assert run(patches, 2)[0][0].loss != run(patches, 2, seed=1)[0][0].loss
+
+
+def test_average_follows_its_formula(patches):
+    torch.manual_seed(0)
+    model = UNet(SMALL)
+    config = TrainConfig(num_steps=3, batch_size=4, ema_decay=0.15)
+    key, expected = "backbone.in_conv.weight", None
+    for step in train(model, SCHEDULE, patches, config, unet_objective, progress=False):
+        value = step.model.state_dict()[key].clone()
+        n = step.step - 1  # averages made before this one
+        decay = min(0.15, (1 + n) / (10 + n))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        torch.testing.assert_close(step.ema.state_dict()[key], expected)
+
+
+def test_learning_rate_warms_up_and_decays(patches):
+    seen = []
+    original = torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        seen.append(self.param_groups[0]["lr"])
+        return original(self, *args, **kwargs)
+
+    torch.optim.AdamW.step = spy
+    try:
+        list(train(UNet(SMALL), SCHEDULE, patches, TrainConfig(10, 2, 1e-3, 5), unet_objective, progress=False))
+    finally:
+        torch.optim.AdamW.step = original
+    expected = [1e-3 * min(1, (s + 1) / 5) * 0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]
+    assert seen == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("objective", [damm_objective, released_objective, warmup_objective])
+@pytest.mark.parametrize("target", [PredictsNoise, PredictsVelocity, PredictsImage])
+def test_every_objective_trains(patches, objective, target):
+    torch.manual_seed(0)
+    model = DAMMNet(SMALL, objective=target)
+    losses = [s.loss for s in train(model, SCHEDULE, patches, TrainConfig(40, 8), objective, progress=False)]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_one_patch_can_be_learnt_by_heart(patches):
+    torch.manual_seed(0)
+    model, patch = UNet(SMALL), patches[0]
+    *_, last = train(model, SCHEDULE, [patch], TrainConfig(400, 8, 3e-3), unet_objective, progress=False)
+    primary = patch["primary"][None]
+
+    def denoiser(xt, t):
+        return last.ema.eval()(xt, t, primary)
+
+    with torch.no_grad():
+        x0 = ddim_sampler(denoiser, SCHEDULE, torch.randn(1, 1, 16, 16), 20)
+    assert (x0 - patch["target"]).abs().mean() < 0.15
+
+
+def test_a_loss_that_is_not_finite_stops_at_once(patches):
+    def explode(model, schedule, batch, generator):
+        return model(torch.zeros(1, 1, 16, 16), torch.zeros(1).long(), torch.zeros(1, 1, 16, 16)).sum() * math.nan
+
+    with pytest.raises(FloatingPointError, match="nan at step 1 of seed 9"):
+        next(train(UNet(SMALL), SCHEDULE, patches, TrainConfig(seed=9), explode, progress=False))
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    config = TrainConfig(num_steps=5, batch_size=4, seed=2)
+    long = list(StepSampler(100, TrainConfig(num_steps=50, batch_size=4, seed=2)))
+    assert list(StepSampler(100, config)) == long[:5]
+    assert all(len(set(batch)) == 4 for batch in long)
+    assert all(0 <= index < 3 for batch in StepSampler(3, config) for index in batch)
+
+
+def test_noise_is_standard_and_steps_cover_the_schedule():
+    generator = torch.Generator().manual_seed(0)
+    t, eps, xt = draw_noise(SCHEDULE, torch.zeros(4000, 1, 2, 2), generator)
+    assert t.min() < 10 and t.max() > 989 and abs(t.float().mean() - 499.5) < 20
+    assert abs(eps.mean()) < 0.02 and abs(eps.std() - 1) < 0.02
+    torch.testing.assert_close(xt, SCHEDULE.add_noise(torch.zeros_like(eps), eps, t))
+
+
+def test_made_mismatches_say_where_they_are():
+    secondary = torch.rand(16, 2, 24, 24) * 2 - 1
+    spoilt, trusted = make_mismatches(secondary, torch.Generator().manual_seed(0), fraction=0.5)
+    assert trusted.shape == (16, 1, 24, 24) and set(trusted.unique().tolist()) == {0.0, 1.0}
+    touched = (spoilt != secondary).flatten(1).any(1)
+    assert touched.sum() == 8 and torch.equal(touched, (trusted == 0).flatten(1).any(1))
+    assert torch.equal(spoilt * trusted, secondary * trusted)  # untouched where trusted
+    again, _ = make_mismatches(secondary, torch.Generator().manual_seed(0), fraction=0.5)
+    assert torch.equal(spoilt, again)
+    untouched, trusted = make_mismatches(secondary, torch.Generator().manual_seed(0), fraction=0)
+    assert torch.equal(untouched, secondary) and trusted.all()
+
+
+def test_each_mismatch():
+    one, other = torch.rand(1, 24, 24), torch.rand(1, 24, 24)
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(swap(one, other, generator)[0], other)
+    moved, trusted = shift(one, other, generator)
+    assert not trusted.any() and torch.equal(moved.flatten().sort().values, one.flatten().sort().values)
+    lost, trusted = hole(one, other, generator)
+    assert 0.15 < 1 - trusted.mean() < 0.65
+    assert (lost[trusted == 0] == BACKGROUND).all() and torch.equal(lost[trusted == 1], one[trusted == 1])
