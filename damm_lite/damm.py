@@ -66,17 +66,13 @@ class DAMMNet(nn.Module):
         self.mmfm = nn.ModuleList(MMFM(channels) for channels in self.uni.feature_channels)
         self.uafm = UAFM(config.widths[-1], confidence)
 
-    def encode_uni(self, xt, t, primary):
-        """Time embedding e and the uni-modal features a0 .. a8."""
-        check_images("xt", xt, self.config.out_channels)
-        check_images("primary", primary, self.primary_channels, like=xt)
-        e = self.time(t)
-        return e, self.uni.encode(torch.cat([xt, primary], dim=1), e)
-
     def encode(self, xt, t, primary, secondary):
         """Run both encoders: everything up to the confidence, before either decoder."""
+        check_images("xt", xt, self.config.out_channels)
+        check_images("primary", primary, self.primary_channels, like=xt)
         check_images("secondary", secondary, self.secondary_channels, like=xt)
-        e, a = self.encode_uni(xt, t, primary)
+        e = self.time(t)
+        a = self.uni.encode(torch.cat([xt, primary], dim=1), e)
         d = self.multi.in_conv(torch.cat([xt, secondary], dim=1))
         m = [self.mmfm[0](a[0], d)]
         for block, fuse, a_i in zip(self.multi.encoder, self.mmfm[1:], a[1:], strict=True):
@@ -163,6 +159,22 @@ class SpatialDAMMP:
 def upsample(confidence_map, factor):
     """(B, 1, h, w) -> (B, 1, factor h, factor w), bilinear."""
     return nn.functional.interpolate(confidence_map, scale_factor=float(factor), mode="bilinear")
+
+
+def damm_loss(output, target, trusted=None):
+    """Our objective: both branches always trained, and u the best mix of the two; a scalar.
+
+    `target` (B, C, H, W) is what both branches should output; `trusted` (B, 1, H, W) in {0, 1}
+    marks where the secondary image is known to be right, and only there the multi-modal branch
+    has to be. The last term asks of u, pixel by pixel, the mix u multi + (1 - u) uni closest to
+    the target, with the branches held fixed: u tends to 1 where the multi-modal branch errs
+    less, to 0 where it errs more, and is left alone where they agree.
+    """
+    trusted = torch.ones_like(target[:, :1]) if trusted is None else trusted
+    u = upsample(output.confidence_map[:, None], target.shape[-1] // output.confidence_map.shape[-1])
+    mix = u * output.multi.detach() + (1 - u) * output.uni.detach()
+    l_uni, l_multi, l_mix = ((x - target).square() for x in (output.uni, output.multi, mix))
+    return l_uni.mean() + (trusted * l_multi).mean() + l_mix.mean()
 
 
 def released_loss(output, target, *, alpha=1e-4, gamma=0.5):

@@ -116,9 +116,10 @@ def warmup_objective(model, schedule, batch, generator):
 
 
 def unet_objective(model, schedule, batch, generator):
-    """Noise prediction by one plain `UNet` conditioned on the primary image."""
+    """Squared error of one plain `UNet` conditioned on the primary image."""
     t, eps, xt = draw_noise(schedule, batch["target"], generator)
-    return (model(xt, t, batch["primary"]) - eps).square().mean()
+    target = model.objective.target(schedule, batch["target"], eps, t)
+    return (model(xt, t, batch["primary"]) - target).square().mean()
 
 
 def _seed_of_step(seed, step):

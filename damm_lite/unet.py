@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from damm_lite.schedules import PredictsNoise
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -172,12 +174,13 @@ class UNet(nn.Module):
     """A conditional denoiser: (xt, t, condition) -> output like xt.
 
     The condition enters by concatenation: xt (B, out_channels, H, W) and condition
-    (B, in_channels - out_channels, H, W), where H and W are multiples of 4.
+    (B, in_channels - out_channels, H, W), where H and W are multiples of 4. `objective` says
+    what the output means.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, objective=PredictsNoise):
         super().__init__()
-        self.config = config
+        self.config, self.objective = config, objective
         self.time = TimeEmbedding(config.time_dim)
         self.backbone = Backbone(config)
 

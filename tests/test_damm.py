@@ -10,6 +10,7 @@ from damm_lite.damm import (
     MultiModal,
     SpatialDAMMP,
     UniModal,
+    damm_loss,
     released_loss,
 )
 from damm_lite.fusion import MMFM, UAFM, JointConfidence, QueryConfidence
@@ -19,7 +20,8 @@ from damm_lite.unet import Backbone, UNet, UNetConfig
 def randomised(model):
     """No layer left at zero, so that everything matters."""
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
 
@@ -138,6 +140,31 @@ def test_early_decision_is_the_whole_network():
     decision = DAMMP()(model, model.encode(*args))
     expected = torch.where((out.confidence >= 0.5).view(-1, 1, 1, 1), out.multi, out.uni)
     torch.testing.assert_close(decision.output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_damm_loss_moves_the_map_towards_the_better_branch():
+    target = torch.zeros(1, 1, 8, 8)
+    uni, multi = torch.full((1, 1, 8, 8), 0.4), torch.zeros(1, 1, 8, 8)
+    multi[..., 4:] = 0.8  # right on the left half, worse than uni on the right
+    u = torch.full((1, 2, 2), 0.5, requires_grad=True)
+    output = DAMMOutput(uni.requires_grad_(), multi.requires_grad_(), u.mean((1, 2)), u)
+    trusted = torch.ones_like(target)
+    trusted[..., 4:] = 0
+    loss = damm_loss(output, target, trusted)
+    mix = torch.nn.functional.interpolate(u[:, None], scale_factor=4.0, mode="bilinear") * (multi - uni) + uni
+    expected = uni.square().mean() + multi[..., :4].square().sum() / 64 + mix.square().mean()
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert (u.grad[..., 0] < 0).all() and (u.grad[..., 1] > 0).all()
+    assert (multi.grad[..., 4:] == 0).all()  # not trained where it is known to be misled
+    torch.testing.assert_close(uni.grad, 2 * uni.detach() / 64)  # and the map's term trains no branch
+
+
+def test_damm_loss_is_stationary_at_the_best_mix():
+    uni, multi = torch.full((1, 1, 4, 4), 1.0), torch.full((1, 1, 4, 4), -2.0)
+    u = torch.full((1, 1, 1), 1 / 3, requires_grad=True)  # 1/3 of -2 and 2/3 of 1 is 0, the target
+    damm_loss(DAMMOutput(uni, multi, u.mean((1, 2)), u), torch.zeros(1, 1, 4, 4)).backward()
+    torch.testing.assert_close(u.grad, torch.zeros(1, 1, 1), atol=1e-6, rtol=0)
 
 
 def test_released_loss_starves_the_losing_branch():

@@ -90,22 +90,24 @@ def test_learning_rate_warms_up_and_decays(patches):
 def test_every_objective_trains(patches, objective, target):
     torch.manual_seed(0)
     model = DAMMNet(SMALL, objective=target)
-    losses = [s.loss for s in train(model, SCHEDULE, patches, TrainConfig(40, 8), objective, progress=False)]
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    config = TrainConfig(25, 4, learning_rate=3e-3, warmup_steps=5)
+    losses = [s.loss for s in train(model, SCHEDULE, patches, config, objective, progress=False)]
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
 def test_one_patch_can_be_learnt_by_heart(patches):
     torch.manual_seed(0)
-    model, patch = UNet(SMALL), patches[0]
-    *_, last = train(model, SCHEDULE, [patch], TrainConfig(400, 8, 3e-3), unet_objective, progress=False)
+    model, patch = UNet(SMALL, PredictsImage), patches[0]
+    config = TrainConfig(200, 8, learning_rate=3e-3)
+    *_, last = train(model, SCHEDULE, [patch], config, unet_objective, progress=False)
     primary = patch["primary"][None]
 
     def denoiser(xt, t):
-        return last.ema.eval()(xt, t, primary)
+        return PredictsImage.to_eps(SCHEDULE, xt, last.ema(xt, t, primary), t)
 
     with torch.no_grad():
         x0 = ddim_sampler(denoiser, SCHEDULE, torch.randn(1, 1, 16, 16), 20)
-    assert (x0 - patch["target"]).abs().mean() < 0.15
+    assert (x0 - patch["target"]).abs().mean() < 0.1
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(patches):
