@@ -19,7 +19,7 @@ serve: book
 
 # Run the chapters and store anew the outputs that nbval compares.
 outputs: .venv/installed
-	$(RUN)jupyter nbconvert --to notebook --execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id book/*.ipynb
+	$(RUN)jupyter-execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id book/*.ipynb
 
 # Restamp badges and setup cells for a copy of the book at another address.
 fork: .venv/installed

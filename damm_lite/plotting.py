@@ -6,8 +6,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 # Ramps of one hue, dark to light, so that brightness alone already tells the value.
-_VESSELS = LinearSegmentedColormap.from_list("vessels", ["#00140a", "#00441b", "#238b45", "#74c476", "#e5f5e0"])
-_NUCLEI = LinearSegmentedColormap.from_list("nuclei", ["#020a1c", "#08306b", "#2171b5", "#6baed6", "#deebf7"])
+_VESSELS = LinearSegmentedColormap.from_list("vessels", ["#00140a", "#00441b", "#238b45", "#74c476", "#a1d99b"])
+_NUCLEI = LinearSegmentedColormap.from_list("nuclei", ["#020a1c", "#08306b", "#2171b5", "#6baed6", "#c6dbef"])
 
 COLOURS = {"primary": "#238b45", "secondary": "#2171b5", "target": "#b63679", "confidence": "#21918c"}
 COLOURMAPS = {"primary": _VESSELS, "secondary": _NUCLEI, "target": "magma", "confidence": "viridis"}
@@ -29,8 +29,8 @@ def show_image(ax, image, role, *, title="", pixel=2.0, bar=0, limits=None):
         ax.set_title(title, fontsize=10)
     if bar:
         scale = AnchoredSizeBar(
-            ax.transData, bar / pixel, f"{bar:g} µm", "lower right", color="white",
-            frameon=True, size_vertical=image.shape[0] / 64, fontproperties={"size": 8},
+            ax.transData, bar / pixel, f"{bar:g} µm", "lower right", borderpad=0.6, sep=3, color="white",
+            frameon=True, size_vertical=image.shape[0] / 80, fontproperties={"size": 8},
         )  # fmt: skip
         scale.patch.set(facecolor="black", alpha=0.5, linewidth=0)
         ax.add_artist(scale)
@@ -56,7 +56,7 @@ def image_grid(rows, *, row_names=(), column_names=(), pixel=2.0, bar=0, width=1
     return figure
 
 
-def show_batch(batch, result=None, *, n=6, pixel=2.0):
+def show_batch(batch, result=None, *, n=8, pixel=2.0):
     """The first `n` patches of a batch, with a prediction and its confidence map where given."""
     n = min(n, len(batch["target"]))
     rows = [(role, batch[role][:n, :1]) for role in ("primary", "secondary", "target")]
@@ -67,7 +67,7 @@ def show_batch(batch, result=None, *, n=6, pixel=2.0):
         names += ["prediction", NAMES["confidence"]]
         columns = [f"{kind}\n{branch}, c = {c:.2f}".strip() for kind, branch, c in
                    zip(columns or [""] * n, result.branch, result.confidence.tolist(), strict=False)]  # fmt: skip
-    return image_grid(rows, row_names=names, column_names=columns, pixel=pixel, bar=50)
+    return image_grid(rows, row_names=names, column_names=columns, pixel=pixel, bar=50, width=1.4)
 
 
 def to_frames(figures):

@@ -17,6 +17,19 @@ def timestep_grid(schedule, num_steps):
     return grid.long().flip(0).tolist()
 
 
+def log_snr_grid(schedule, num_steps):
+    """Steps from T - 1 down to 0, evenly spread on the scale lambda = log(signal / noise).
+
+    Rounding to whole steps can make some coincide: at most `num_steps` are returned.
+    """
+    timestep_grid(schedule, num_steps)  # checks num_steps
+    a = schedule.alphas_cumprod.double()
+    lambda_ = torch.log(a / (1 - a)) / 2
+    wanted = torch.linspace(lambda_[-1].item(), lambda_[0].item(), num_steps, dtype=torch.float64)
+    nearest = (lambda_[None] - wanted[:, None]).abs().argmin(dim=1)  # (num_steps,)
+    return sorted(set(nearest.tolist()), reverse=True)
+
+
 def _steps(denoiser, schedule, xt, timesteps, update, callback):
     """Walk down `timesteps`; `update(xt, eps, x0, t, t_next)` gives the next xt."""
     for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
@@ -78,7 +91,8 @@ def ddim_step(schedule, x0, eps, t, t_next, *, eta=0.0, z=None):
 def dpm_sampler(denoiser, schedule, noise, num_steps=10, *, callback=None):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order, one evaluation a step.
 
-    It extrapolates x0 from the last two estimates on the scale lambda = log(signal / noise).
+    It extrapolates x0 from the last two estimates on the scale lambda = log(signal / noise),
+    on which its steps are evenly spread.
     """
     previous = None  # x0 and lambda of the step before
 
@@ -97,7 +111,7 @@ def dpm_sampler(denoiser, schedule, noise, num_steps=10, *, callback=None):
         gain = -(a_next.sqrt() * torch.expm1(-h)).to(x0.dtype)
         return shrink * xt + gain * estimate
 
-    return _steps(denoiser, schedule, noise, timestep_grid(schedule, num_steps), update, callback)
+    return _steps(denoiser, schedule, noise, log_snr_grid(schedule, num_steps), update, callback)
 
 
 def _normal_like(x, generator):

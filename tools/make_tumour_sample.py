@@ -20,7 +20,7 @@ def make(folder):
     pixel = Physics().pixel
     for field in range(1, FIELDS + 1):
         rng = np.random.default_rng([SEED, field])
-        vessels = simulate_vessels(rng, SIZE)
+        vessels = simulate_vessels(rng, SIZE, density=100.0)
         nuclei = simulate_nuclei(rng, vessels)
         images = {"CD31": vessels, "DAPI": nuclei, "QD": simulate_nanoparticles(vessels, nuclei)}
         for channel, image in images.items():
