@@ -45,11 +45,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "mismatch": ["make_mismatches"],
         "official": ["load_official_state_dict"],
-        "checkpoint": ["load_checkpoint", "save_checkpoint"],
+        "checkpoint": ["load_checkpoint", "load_state", "save_checkpoint", "save_state"],
         "train": [
             "TrainConfig",
             "damm_objective",
-            "draw_noise",
+            "prepare",
             "released_objective",
             "train",
             "unet_objective",

@@ -1,10 +1,14 @@
-"""Networks on disk: weights as safetensors, sizes and choices as JSON beside them in one file."""
+"""On disk: networks (safetensors, with sizes and choices as JSON), and unfinished training runs."""
 
+import contextlib
+import dataclasses
 import json
 import os
+import pickle
 import tempfile
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -35,13 +39,8 @@ def save_checkpoint(path, model, schedule, **about):
     }
     tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
     tensors["schedule.alphas_cumprod"] = schedule.alphas_cumprod
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
-        whole = Path(aside) / path.name
+    with _written_aside(path) as whole:
         save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})
-        with open(whole, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(whole, path)
 
 
 def load_checkpoint(path):
@@ -72,3 +71,48 @@ def load_checkpoint(path):
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a checkpoint of damm_lite, got: {error!r}") from error
     return model.eval(), schedule
+
+
+def save_state(path, step):
+    """Write all that training needs to go on after `step` (a `Step`), whole or not at all."""
+    state = dict(
+        step=step.step,
+        config=dataclasses.asdict(step.config),
+        model=step.model.state_dict(),
+        ema=step.ema.state_dict(),
+        optimizer=step.optimizer.state_dict(),
+    )
+    with _written_aside(path) as whole:
+        torch.save(state, whole)
+
+
+def load_state(path, model, ema, optimizer, config):
+    """Put a state of `save_state` back, in place; returns the number of steps done.
+
+    Only tensors and numbers are unpickled. Raises FileNotFoundError, or ValueError naming the
+    file where it is not such a state, or of a run with another `TrainConfig`, network or objective.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["config"] != dataclasses.asdict(config):
+            raise ValueError(f"expected a run of {config}, found one of {state['config']}")
+        model.load_state_dict(state["model"])
+        ema.module.load_state_dict(state["ema"])
+        ema.n_averaged.fill_(state["step"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not a state that this run can go on from: {reason}") from error
+    return state["step"]
+
+
+@contextlib.contextmanager
+def _written_aside(path):
+    """A path to write to; what is written there is flushed to disk and then takes `path`'s place."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
+        whole = Path(aside) / path.name
+        yield whole
+        with open(whole, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(whole, path)

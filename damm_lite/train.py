@@ -1,19 +1,23 @@
 """Training: one generator for every network of the book.
 
-Step s draws everything random - which samples, which noise - from (seed, s) alone, so that a
-run can be repeated, interrupted and resumed without remembering any generator's state.
+Step s draws everything random - which samples, which noise, which mismatches - from (seed, s)
+alone, and for the whole batch, whatever the number of processes that share it. A run can thus
+be repeated, resumed, and spread over several devices.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from damm_lite.checkpoint import load_state
 from damm_lite.damm import damm_loss, released_loss, warmup_loss
 from damm_lite.data import stack
 from damm_lite.mismatch import make_mismatches
@@ -40,86 +44,100 @@ class Step(NamedTuple):
     loss: float
     model: nn.Module  # the weights being trained
     ema: nn.Module  # their running average: the model to use
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
 
 
-def train(model, schedule, dataset, config=None, objective=None, *, progress=True):
+def train(model, schedule, dataset, config=None, objective=None, *, progress=True, accelerator=None, resume=None):
     """Train `model` in place on any sized dataset; yields a `Step` after every step.
 
-    `objective(model, schedule, batch, generator)` returns the loss of one batch (default:
+    `objective(model, batch)` is the loss of one batch that `prepare` has made ready (default:
     `damm_objective`). A simulated dataset is slow to draw: pass `list(dataset)` to draw it once.
-    Raises FloatingPointError, naming step and seed, when the loss is not finite.
+    `accelerator` sets device, precision, compilation and the processes that share each batch
+    (default: the first GPU, else the CPU). `resume` is a file of `save_state`: go on after its
+    step as if there had been no interruption. Raises ValueError where that file is of another
+    run, and FloatingPointError, naming step and seed, when the loss is not finite.
     """
-    config, objective = config or TrainConfig(), objective or damm_objective
-    device = next(model.parameters()).device
+    config, objective, accelerator = config or TrainConfig(), objective or damm_objective, accelerator or Accelerator()
+    model.to(accelerator.device).train()
     ema = AveragedModel(model, avg_fn=_average(config.ema_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _learning_rate(s, config))
-    loader = DataLoader(dataset, batch_sampler=StepSampler(len(dataset), config), collate_fn=stack)
-    model.train()
-    for step, batch in enumerate(tqdm(loader, desc="training", disable=not progress), start=1):
+    done = load_state(resume, model, ema, optimizer, config) if resume else 0
+    target_of = model.objective.target
+    shared, optimizer = accelerator.prepare(model, optimizer)
+    rows = slice(accelerator.process_index, None, accelerator.num_processes)
+    loader = DataLoader(dataset, batch_sampler=StepSampler(len(dataset), config, done), collate_fn=stack)
+    hidden = not (progress and accelerator.is_local_main_process)
+    bar = tqdm(loader, desc="training", initial=done, total=config.num_steps, disable=hidden)
+    for step, batch in enumerate(bar, start=done + 1):
         generator = torch.Generator().manual_seed(_seed_of_step(config.seed, step))
-        batch = {key: x.to(device) if torch.is_tensor(x) else x for key, x in batch.items()}
-        loss = objective(model, schedule, batch, generator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step} of seed {config.seed}")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        batch = prepare(schedule, target_of, batch, generator)
+        batch = {key: x[rows].to(accelerator.device) for key, x in batch.items()}
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(step, config)
+        loss = objective(shared, batch)
+        accelerator.backward(loss)
+        mean = accelerator.reduce(loss.detach(), "mean").item()
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss is {mean} at step {step} of seed {config.seed}")
+        accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
-        decay.step()
+        optimizer.zero_grad()
         ema.update_parameters(model)
-        yield Step(step, loss.item(), model, ema.module)
+        yield Step(step, mean, model, ema.module, optimizer, config)
 
 
 class StepSampler:
-    """Yields, for each training step, the indices of its batch; a function of (seed, step)."""
+    """Yields, for each training step still to do, the indices of its batch; a function of (seed, step)."""
 
-    def __init__(self, n, config):
-        self.n, self.config = n, config
+    def __init__(self, n, config, done=0):
+        self.n, self.config, self.done = n, config, done
 
     def __len__(self):
-        return self.config.num_steps
+        return self.config.num_steps - self.done
 
     def __iter__(self):
-        for step in range(1, len(self) + 1):
+        for step in range(self.done + 1, self.config.num_steps + 1):
             rng = np.random.default_rng([self.config.seed, step])
             yield rng.choice(self.n, self.config.batch_size, replace=self.n < self.config.batch_size).tolist()
 
 
-def draw_noise(schedule, x0, generator):
-    """Steps t (B,), noise eps like x0 and xt, drawn on the CPU so that the device does not matter."""
-    t = torch.randint(len(schedule), (len(x0),), generator=generator).to(x0.device)
-    eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-    return t, eps, schedule.add_noise(x0, eps, t)
+def prepare(schedule, target_of, batch, generator):
+    """A stacked batch, on the CPU, with all that is random about its training step added.
+
+    Keeps every tensor and adds t (B,), eps, xt, `answer`: what the network should output
+    (`target_of` is its objective's), and, where there is a secondary image, `spoilt` and
+    `trusted` of `make_mismatches`.
+    """
+    batch = {key: x for key, x in batch.items() if torch.is_tensor(x)}
+    x0 = batch["target"]
+    t = torch.randint(len(schedule), (len(x0),), generator=generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    batch |= dict(t=t, eps=eps, xt=schedule.add_noise(x0, eps, t), answer=target_of(schedule, x0, eps, t))
+    if "secondary" in batch:
+        batch["spoilt"], batch["trusted"] = make_mismatches(batch["secondary"], generator)
+    return batch
 
 
-def damm_objective(model, schedule, batch, generator):
+def damm_objective(model, batch):
     """Our objective: both branches always, and a confidence taught by made mismatches."""
-    secondary, trusted = make_mismatches(batch["secondary"], generator)
-    t, eps, xt = draw_noise(schedule, batch["target"], generator)
-    output = model(xt, t, batch["primary"], secondary)
-    return damm_loss(output, model.objective.target(schedule, batch["target"], eps, t), trusted)
+    output = model(batch["xt"], batch["t"], batch["primary"], batch["spoilt"])
+    return damm_loss(output, batch["answer"], batch["trusted"])
 
 
-def released_objective(model, schedule, batch, generator):
+def released_objective(model, batch):
     """The released second phase."""
-    t, eps, xt = draw_noise(schedule, batch["target"], generator)
-    output = model(xt, t, batch["primary"], batch["secondary"])
-    return released_loss(output, model.objective.target(schedule, batch["target"], eps, t))
+    return released_loss(model(batch["xt"], batch["t"], batch["primary"], batch["secondary"]), batch["answer"])
 
 
-def warmup_objective(model, schedule, batch, generator):
+def warmup_objective(model, batch):
     """The released first phase: both branches, confidence off."""
-    t, eps, xt = draw_noise(schedule, batch["target"], generator)
-    output = model(xt, t, batch["primary"], batch["secondary"])
-    return warmup_loss(output, model.objective.target(schedule, batch["target"], eps, t))
+    return warmup_loss(model(batch["xt"], batch["t"], batch["primary"], batch["secondary"]), batch["answer"])
 
 
-def unet_objective(model, schedule, batch, generator):
+def unet_objective(model, batch):
     """Squared error of one plain `UNet` conditioned on the primary image."""
-    t, eps, xt = draw_noise(schedule, batch["target"], generator)
-    target = model.objective.target(schedule, batch["target"], eps, t)
-    return (model(xt, t, batch["primary"]) - target).square().mean()
+    return (model(batch["xt"], batch["t"], batch["primary"]) - batch["answer"]).square().mean()
 
 
 def _seed_of_step(seed, step):
@@ -127,9 +145,9 @@ def _seed_of_step(seed, step):
 
 
 def _learning_rate(step, config):
-    """Fraction of the learning rate at `step`: linear warm-up, cosine decay to zero."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return warmup * 0.5 * (1 + np.cos(np.pi * min(1.0, step / config.num_steps)))
+    """The rate of step 1, 2, ...: linear warm-up, cosine decay to zero."""
+    warmup = min(1.0, step / max(1, config.warmup_steps))
+    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * (step - 1) / config.num_steps))
 
 
 def _average(decay):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from damm_lite.checkpoint import save_state
 from damm_lite.damm import DAMMNet
 from damm_lite.mismatch import BACKGROUND, hole, make_mismatches, shift, swap
 from damm_lite.predict import predict
@@ -14,7 +15,7 @@ from damm_lite.train import (
     StepSampler,
     TrainConfig,
     damm_objective,
-    draw_noise,
+    prepare,
     released_objective,
     train,
     unet_objective,
@@ -51,6 +52,27 @@ def test_two_runs_of_fifty_steps_are_equal_to_the_bit(patches):
     assert not torch.equal(results[0].x0, predict(ema, SCHEDULE, *batch, num_steps=4, seed=6).x0)
 
 
+@pytest.mark.parametrize("stop", [1, 7])
+def test_a_resumed_run_is_equal_to_the_bit(patches, tmp_path, stop):
+    config = TrainConfig(num_steps=12, batch_size=4)
+    torch.manual_seed(0)
+    for step in train(DAMMNet(SMALL), SCHEDULE, patches, config, progress=False):
+        if step.step == stop:
+            save_state(tmp_path / "run.pt", step)
+    torch.manual_seed(1)  # other initial weights: all must come from the file
+    rest = list(train(DAMMNet(SMALL), SCHEDULE, patches, config, progress=False, resume=tmp_path / "run.pt"))
+    assert [s.step for s in rest] == list(range(stop + 1, 13))
+    for key, value in step.ema.state_dict().items():
+        assert torch.equal(value, rest[-1].ema.state_dict()[key]), key
+    with pytest.raises(ValueError, match=r"run.pt: .*expected a run of TrainConfig\(num_steps=13"):
+        next(train(DAMMNet(SMALL), SCHEDULE, patches, TrainConfig(13, 4), resume=tmp_path / "run.pt"))
+    with pytest.raises(ValueError, match="run.pt: not a state"):
+        next(train(UNet(SMALL), SCHEDULE, patches, config, resume=tmp_path / "run.pt"))
+    (tmp_path / "run.pt").write_bytes((tmp_path / "run.pt").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="run.pt: not a state"):
+        next(train(DAMMNet(SMALL), SCHEDULE, patches, config, resume=tmp_path / "run.pt"))
+
+
 def test_another_seed_is_another_run(patches):
     assert run(patches, 2)[0][0].loss != run(patches, 2, seed=1)[0][0].loss
 
@@ -70,17 +92,8 @@ def test_average_follows_its_formula(patches):
 
 def test_learning_rate_warms_up_and_decays(patches):
     seen = []
-    original = torch.optim.AdamW.step
-
-    def spy(self, *args, **kwargs):
-        seen.append(self.param_groups[0]["lr"])
-        return original(self, *args, **kwargs)
-
-    torch.optim.AdamW.step = spy
-    try:
-        list(train(UNet(SMALL), SCHEDULE, patches, TrainConfig(10, 2, 1e-3, 5), unet_objective, progress=False))
-    finally:
-        torch.optim.AdamW.step = original
+    for step in train(UNet(SMALL), SCHEDULE, patches, TrainConfig(10, 2, 1e-3, 5), unet_objective, progress=False):
+        seen.append(step.optimizer.param_groups[0]["lr"])
     expected = [1e-3 * min(1, (s + 1) / 5) * 0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]
     assert seen == pytest.approx(expected)
 
@@ -111,8 +124,8 @@ def test_one_patch_can_be_learnt_by_heart(patches):
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(patches):
-    def explode(model, schedule, batch, generator):
-        return model(torch.zeros(1, 1, 16, 16), torch.zeros(1).long(), torch.zeros(1, 1, 16, 16)).sum() * math.nan
+    def explode(model, batch):
+        return unet_objective(model, batch) * math.nan
 
     with pytest.raises(FloatingPointError, match="nan at step 1 of seed 9"):
         next(train(UNet(SMALL), SCHEDULE, patches, TrainConfig(seed=9), explode, progress=False))
@@ -128,10 +141,13 @@ def test_batches_are_a_function_of_seed_and_step():
 
 def test_noise_is_standard_and_steps_cover_the_schedule():
     generator = torch.Generator().manual_seed(0)
-    t, eps, xt = draw_noise(SCHEDULE, torch.zeros(4000, 1, 2, 2), generator)
+    batch = {"target": torch.rand(4000, 1, 2, 2), "kind": ["none"] * 4000}
+    ready = prepare(SCHEDULE, PredictsVelocity.target, batch, generator)
+    t, eps = ready["t"], ready["eps"]
     assert t.min() < 10 and t.max() > 989 and abs(t.float().mean() - 499.5) < 20
     assert abs(eps.mean()) < 0.02 and abs(eps.std() - 1) < 0.02
-    torch.testing.assert_close(xt, SCHEDULE.add_noise(torch.zeros_like(eps), eps, t))
+    torch.testing.assert_close(ready["xt"], SCHEDULE.add_noise(batch["target"], eps, t))
+    torch.testing.assert_close(ready["answer"], PredictsVelocity.target(SCHEDULE, batch["target"], eps, t))
 
 
 def test_made_mismatches_say_where_they_are():

@@ -1,13 +1,16 @@
 """Train a network on simulated tumours, measure it on held-out patches, and store it.
 
     python tools/train_tumours.py --size 32 --minutes 9                 # about 1 M parameters from scratch
-    python tools/train_tumours.py --steps 6000 --out data/weights/tumour-64.safetensors
+    python tools/train_tumours.py --out data/weights/tumour-64.safetensors
+    python tools/train_tumours.py --released --out data/weights/tumour-64-released.safetensors
 
 One training pair in ten diverges, one test pair in two: divergence is rarer in training than in
 the field. With --minutes the number of steps is chosen from the time that the first ones take.
+With --out, an interrupted run goes on where it stopped when the same command is given again.
 """
 
 import argparse
+import dataclasses
 import platform
 import shlex
 import sys
@@ -25,13 +28,14 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64, help="side of a patch in pixels")
     parser.add_argument("--widths", type=int, nargs=4, default=(16, 16, 32, 64))
-    parser.add_argument("--patches", type=int, default=8192, help="training patches to simulate")
+    parser.add_argument("--patches", type=int, default=4096, help="training patches to simulate")
     parser.add_argument("--test-patches", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--minutes", type=float, help="instead of --steps, also counting the simulation")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--released", action="store_true", help="head, losses, phases and target as released")
     parser.add_argument("--out", type=Path, help="where to store the weights; a safetensors file")
     return parser.parse_args()
 
@@ -64,41 +68,72 @@ def table(model, schedule, size, n):
     return scores
 
 
+def train_resumably(model, schedule, patches, config, objective, state):
+    """`train`, with its state kept in the file `state` every hundred steps; the last `Step`."""
+    resume = state if state and state.exists() else None
+    for step in dl.train(model, schedule, patches, config, objective, resume=resume):
+        if state and step.step % 100 == 0:
+            dl.save_state(state, step)
+    return step
+
+
+def train_ours(network, schedule, patches, config, state):
+    """A head that reads both streams; both branches always trained; the network predicts x0."""
+    model = dl.DAMMNet(network, dl.JointConfidence, objective=dl.PredictsImage)
+    return train_resumably(model, schedule, patches, config, dl.damm_objective, state)
+
+
+def train_released(network, schedule, patches, config, state):
+    """As released: eps and L1; half of the steps without confidence, half with the query head."""
+    half = dataclasses.replace(config, num_steps=config.num_steps // 2)
+    warm_state = state and state.with_suffix(".warmup.state")
+    first = dl.DAMMNet(network, confidence=None, objective=dl.PredictsNoise)
+    warm = train_resumably(first, schedule, patches, half, dl.warmup_objective, warm_state)
+    second = dl.DAMMNet(network, dl.QueryConfidence, objective=dl.PredictsNoise)
+    second.load_state_dict(warm.ema.state_dict() | {k: v for k, v in second.state_dict().items() if "confidence" in k})
+    rest = dataclasses.replace(config, num_steps=config.num_steps - half.num_steps)
+    last = train_resumably(second, schedule, patches, rest, dl.released_objective, state)
+    if warm_state:
+        warm_state.unlink()
+    return last
+
+
 def main():
     arguments = parse()
     start = time.perf_counter()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(arguments.seed)
-    config = dl.UNetConfig(2, 1, arguments.widths, time_dim=64)
-    model = dl.DAMMNet(config, objective=dl.PredictsImage).to(device)
+    network = dl.UNetConfig(2, 1, arguments.widths, time_dim=64)
     schedule = dl.scaled_linear_schedule()
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
-
     patches = list(dl.SyntheticTumours(arguments.patches, arguments.size, TRAIN_SEED, divergent_fraction=0.1))
     steps = arguments.steps
     if arguments.minutes:
         seconds = 60 * arguments.minutes - (time.perf_counter() - start)
-        steps = steps_within(seconds, model, schedule, patches, arguments.batch)
-    training = dl.TrainConfig(
+        steps = steps_within(seconds, dl.DAMMNet(network), schedule, patches, arguments.batch)
+    config = dl.TrainConfig(
         num_steps=steps, batch_size=arguments.batch, learning_rate=arguments.learning_rate, seed=arguments.seed
     )
-    *_, last = dl.train(model, schedule, patches, training)
+    state = arguments.out and arguments.out.with_suffix(".state")
+    if state:
+        state.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(arguments.seed)
+    last = (train_released if arguments.released else train_ours)(network, schedule, patches, config, state)
     minutes = (time.perf_counter() - start) / 60
-    print(f"{steps} steps in {minutes:.1f} minutes, simulation included")
+    device = next(last.ema.parameters()).device
+    count = sum(p.numel() for p in last.ema.parameters())
+    print(f"{count:,} parameters, {steps} steps on {device} in {minutes:.1f} minutes, simulation included")
 
     scores = table(last.ema, schedule, arguments.size, arguments.test_patches)
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         about = {
             "command": shlex.join(["python", *sys.argv]),
             "seed": arguments.seed,
             "steps": steps,
-            "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
             "minutes": round(minutes, 1),
             "torch": torch.__version__,
             "scores": scores,
         }
         dl.save_checkpoint(arguments.out, last.ema, schedule, **about)
+        state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
