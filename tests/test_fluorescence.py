@@ -62,7 +62,7 @@ BAD = {
     ),
     "NaN": (lambda path, image: write(path, nan(image)), "finite"),
     "infinity": (lambda path, image: write(path, (image / 0).astype(np.float32)), "finite"),
-    "negative": (lambda path, image: write(path, (image * 100 - 50).astype(np.int16)), r"\[0, 32767\].*-50"),
+    "negative": (lambda path, image: write(path, (image * 100 - 50).astype(np.int16)), r"\[0, 32767\].*-49"),
     "float beyond one": (lambda path, image: write(path, (image * 200).astype(np.float32)), r"\[0, 1\].*rescale"),
     "complex": (lambda path, image: write(path, image.astype(np.complex64)), "integer or real.*complex"),
     "four axes": (

@@ -69,10 +69,10 @@ def table(model, schedule, size, n):
 
 
 def train_resumably(model, schedule, patches, config, objective, state):
-    """`train`, with its state kept in the file `state` every hundred steps; the last `Step`."""
+    """`train`, with its state kept in the file `state` now and then; the last `Step`."""
     resume = state if state and state.exists() else None
     for step in dl.train(model, schedule, patches, config, objective, resume=resume):
-        if state and step.step % 100 == 0:
+        if state and step.step % 100 == 0 and step.step < config.num_steps:
             dl.save_state(state, step)
     return step
 
@@ -94,7 +94,7 @@ def train_released(network, schedule, patches, config, state):
     rest = dataclasses.replace(config, num_steps=config.num_steps - half.num_steps)
     last = train_resumably(second, schedule, patches, rest, dl.released_objective, state)
     if warm_state:
-        warm_state.unlink()
+        warm_state.unlink(missing_ok=True)
     return last
 
 

@@ -1,0 +1,95 @@
+"""What is shipped in data/: reproducible, listed with its sha256, found here and fetched elsewhere."""
+
+import http.server
+import importlib.util
+import json
+import threading
+from functools import partial
+from pathlib import Path
+
+import pooch
+import pytest
+import torch
+from safetensors import safe_open
+
+from damm_lite import download
+from damm_lite.download import fetch, load_pretrained
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = sorted((ROOT / "data" / "weights").glob("*.safetensors"))
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_manifest_lists_every_file_as_it_is():
+    assert (ROOT / "damm_lite" / "manifest.txt").read_text() == tool("make_manifest").manifest(ROOT)
+
+
+def test_sample_can_be_regenerated_to_the_bit(tmp_path):
+    tool("make_tumour_sample").make(tmp_path)
+    made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.tif"))
+    assert len(made) == 12
+    for path in made:
+        assert (tmp_path / path).read_bytes() == (ROOT / "data" / "tumour_sample" / path).read_bytes(), path
+
+
+def test_sample_is_small():
+    assert sum(p.stat().st_size for p in (ROOT / "data" / "tumour_sample").rglob("*.tif")) < 2e6
+
+
+@pytest.mark.parametrize("path", WEIGHTS, ids=lambda p: p.stem)
+def test_weights_are_small_and_say_how_they_were_made(path):
+    assert path.stat().st_size < 12e6
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["damm_lite"])["about"]
+    assert {"command", "seed", "steps", "device", "minutes"} <= about.keys()
+    assert "tools/train_tumours.py" in about["command"] and path.name in about["command"]
+    assert path.stem in (ROOT / "data" / "README.md").read_text()
+
+
+def test_weights_load_by_name():
+    model, schedule = load_pretrained("tumour-64")
+    assert not model.training and len(schedule) == 1000
+
+
+def test_unknown_names_list_what_there_is():
+    with pytest.raises(ValueError, match="'tumor-64' is not among .*tumour_sample"):
+        fetch("tumor-64")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """As on Colab: no checkout; the repository's files come from a server, here a local one."""
+    site = tmp_path / "site"
+    (site / "raw" / "main").mkdir(parents=True)
+    (site / "raw" / "main" / "data").symlink_to(ROOT / "data")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=site)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(download, "CHECKOUT", tmp_path / "nowhere")
+    monkeypatch.setattr(download, "REPOSITORY", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+    yield site
+    server.shutdown()
+
+
+def test_files_are_downloaded_where_there_is_no_checkout(elsewhere):
+    folder = fetch("tumour_sample")
+    assert len(list(folder.rglob("*.tif"))) == 12
+    model, _ = load_pretrained("tumour-64")
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_file_that_was_tampered_with_never_reaches_the_cache(elsewhere, tmp_path):
+    (elsewhere / "raw" / "main" / "data").unlink()
+    fake = elsewhere / "raw" / "main" / "data" / "weights"
+    fake.mkdir(parents=True)
+    (fake / "tumour-64.safetensors").write_bytes(b"not the weights")
+    with pytest.raises(ValueError, match="tumour-64.safetensors"):
+        load_pretrained("tumour-64")
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))

@@ -1,0 +1,74 @@
+"""Figures: every image in its colours and its place, and sliders that need no kernel."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from damm_lite.data import stack
+from damm_lite.plotting import COLOURMAPS, image_grid, show_batch, show_image, to_frames
+from damm_lite.predict import Prediction
+from damm_lite.tumours import SyntheticTumours
+from damm_lite.widgets import slider_of_frames
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def test_brightness_alone_tells_the_value():
+    for name, colours in COLOURMAPS.items():
+        rgb = plt.get_cmap(colours)(np.linspace(0, 1, 64))[:, :3]
+        luminance = (rgb**2.2) @ [0.2126, 0.7152, 0.0722]
+        assert (np.diff(luminance) > -1e-3).all(), name
+
+
+def test_an_image_is_drawn_as_it_is_with_a_scale_bar():
+    image = torch.linspace(-1, 1, 32 * 48).view(1, 32, 48)
+    artist = show_image(plt.figure().subplots(), image, "target", title="one", pixel=2.0, bar=20)
+    assert np.array_equal(artist.get_array(), image[0].numpy()) and artist.get_clim() == (-1, 1)
+    bar = artist.axes.artists[0]
+    assert bar.size_bar.get_children()[0].get_width() == 10  # 20 µm of 2 µm pixels
+    assert bar.txt_label.get_children()[0].get_text() == "20 µm"
+
+
+def test_a_batch_with_its_prediction():
+    batch = stack(SyntheticTumours(n=3, size=16, seed=0))
+    maps = torch.rand(3, 4, 4)
+    result = Prediction(batch["target"], 0 * batch["target"], ["uni", "multi", "uni"], maps.mean((1, 2)), maps)
+    figure = show_batch(batch, result)
+    axes = np.array(figure.axes).reshape(5, 3)
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == [
+        "vessels",
+        "nuclei",
+        "nanoparticles",
+        "prediction",
+        "confidence",
+    ]
+    assert axes[0, 1].get_title() == f"{batch['kind'][1]}\nmulti, c = {maps[1].mean():.2f}"
+    assert np.allclose(axes[4, 2].images[0].get_array(), maps[2])
+    assert len(show_batch(batch, n=2).axes) == 6
+
+
+def test_rows_of_unequal_length():
+    figure = image_grid([("target", np.zeros((3, 8, 8))), ("primary", np.zeros((1, 8, 8)))])
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 1, 0, 0]
+
+
+def test_slider_is_linked_in_the_page_and_every_frame_is_described():
+    frames = to_frames(plt.figure(figsize=(1, 1)) for _ in range(3))
+    assert all(frame.startswith(b"\x89PNG") for frame in frames) and not plt.get_fignums()
+    slider, shown = slider_of_frames(frames, [0, 50, 100], "noise", alt="A patch.").children
+    assert isinstance(slider, ipywidgets.IntSlider) and slider.max == 2
+    assert [image.tooltip for image in shown.children] == [f"A patch. noise: {n}." for n in (0, 50, 100)]
+    live = ipywidgets.widgets.widget._instances
+    links = [w for w in live.values() if isinstance(w, ipywidgets.widgets.widget_link.Link)]
+    assert any(w.source == (slider, "value") and w.target == (shown, "selected_index") for w in links)
+    with pytest.raises(ValueError, match="as many frames as labels.*3 and 2"):
+        slider_of_frames(frames, [0, 50], "noise", alt="A patch.")
