@@ -59,7 +59,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "predict": ["Prediction", "predict"],
         "metrics": ["evaluate", "gate_auroc", "mae", "psnr", "ssim", "ssim_map"],
         "download": ["fetch", "load_pretrained"],
-        "notebook": ["check_parameters", "show_source"],
+        "notebook": ["check_parameters", "self_check", "show_source"],
         "plotting": ["image_grid", "show_batch", "show_image", "to_frames"],
         "widgets": ["slider_of_frames"],
     },

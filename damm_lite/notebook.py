@@ -40,3 +40,13 @@ def show_source(*objects):
     from IPython.display import Markdown
 
     return Markdown("\n".join(f"```python\n{inspect.getsource(o)}```" for o in objects))
+
+
+def self_check(check, answer):
+    """Print what `check(answer)` thinks of a student's answer: its assertion's message, or "Right."."""
+    try:
+        check(answer)
+    except AssertionError as error:
+        print(f"Not yet: {error}.")
+    else:
+        print("Right.")

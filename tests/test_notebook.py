@@ -2,7 +2,7 @@
 
 import pytest
 
-from damm_lite.notebook import check_parameters, show_source
+from damm_lite.notebook import check_parameters, self_check, show_source
 from damm_lite.samplers import timestep_grid
 
 
@@ -32,3 +32,17 @@ def test_bad_parameters_are_named(change, error, message):
 def test_source_is_shown_as_code():
     shown = show_source(timestep_grid).data
     assert shown.startswith("```python\ndef timestep_grid(") and shown.endswith("```")
+
+
+def test_a_self_check_names_the_mistake(capsys):
+    def check_double(double):
+        assert double(2), "return a number"
+        assert double(2) == 4, "twice, not more"
+
+    for answer, verdict in (
+        (lambda x: None, "Not yet: return a number."),
+        (lambda x: 3 * x, "Not yet: twice, not more."),
+        (lambda x: 2 * x, "Right."),
+    ):
+        self_check(check_double, answer)
+        assert capsys.readouterr().out == verdict + "\n"

@@ -59,6 +59,16 @@ def test_rhythm_of_a_page(chapter):
     assert len(checked) >= 3 and all(c["outputs"] for c in checked)
 
 
+def test_self_checks_refuse_the_stub_and_accept_the_solution(chapter):
+    """In the page every stub is followed by its verdict, and so is every solution."""
+    cells, article = chapter
+    tagged = {tag: [c for c in cells if tag in c["metadata"].get("tags", [])] for tag in ("stub", "checked-solution")}
+    assert len(tagged["stub"]) == len(tagged["checked-solution"]) >= 1
+    for tag, verdict in (("stub", "Not yet: "), ("checked-solution", "Right.")):
+        shown = [cell.find(class_="cell_output").get_text().strip() for cell in article.find_all(class_=f"tag_{tag}")]
+        assert len(shown) == len(tagged[tag]) and all(text.startswith(verdict) for text in shown), shown
+
+
 def test_stored_outputs_only_where_they_are_checked():
     for path in CHAPTERS:
         for cell in json.loads(path.read_text())["cells"]:
