@@ -47,6 +47,6 @@ def self_check(check, answer):
     try:
         check(answer)
     except AssertionError as error:
-        print(f"Not yet: {error}.")
+        print(f"Not yet: {str(error).splitlines()[0]}.")
     else:
         print("Right.")
