@@ -12,14 +12,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from damm_lite import fusion, schedules
-from damm_lite.damm import DAMMNet
-from damm_lite.schedules import NoiseSchedule
-from damm_lite.unet import UNetConfig
+from damm_lite import damm, fusion, schedules, unet
 
-HEADS = {head.__name__: head for head in (fusion.JointConfidence, fusion.QueryConfidence)} | {"None": None}
-OBJECTIVES = {
-    cls.__name__: cls for cls in (schedules.PredictsNoise, schedules.PredictsVelocity, schedules.PredictsImage)
+NETWORKS = {cls.__name__: cls for cls in (damm.DAMMNet, unet.UNet)}
+PARTS = {
+    cls.__name__: cls
+    for cls in (
+        *(fusion.JointConfidence, fusion.QueryConfidence),
+        *(fusion.MMFM, fusion.Concatenation, fusion.Addition),
+        *(schedules.PredictsNoise, schedules.PredictsVelocity, schedules.PredictsImage),
+    )
 }
 
 
@@ -60,13 +62,10 @@ def load_checkpoint(path):
         raise ValueError(f"{path}: expected a safetensors file, got: {error}") from error
     try:
         description = json.loads(metadata["damm_lite"])
-        model = DAMMNet(
-            UNetConfig(**description["config"]),
-            confidence=HEADS[description["confidence"]],
-            secondary_channels=description["secondary_channels"],
-            objective=OBJECTIVES[description["objective"]],
-        )
-        schedule = NoiseSchedule(tensors.pop("schedule.alphas_cumprod"))
+        arguments = {k: PARTS[v] if isinstance(v, str) else v for k, v in description["arguments"].items()}
+        arguments["config"] = unet.UNetConfig(**arguments["config"])
+        model = NETWORKS[description["network"]](**arguments)
+        schedule = schedules.NoiseSchedule(tensors.pop("schedule.alphas_cumprod"))
         model.load_state_dict({key.removeprefix("model."): value for key, value in tensors.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a checkpoint of damm_lite, got: {error!r}") from error

@@ -47,12 +47,18 @@ class DAMMNet(nn.Module):
 
     `config` describes the uni-modal branch, which sees [xt, primary]; the multi-modal branch
     has the same widths and sees [xt, secondary]. `confidence` is a head's class or None,
-    `objective` says what the output means (`PredictsNoise`, `PredictsVelocity`, `PredictsImage`).
+    `objective` says what the output means (`PredictsNoise`, `PredictsVelocity`, `PredictsImage`),
+    `fusion` is the class of the nine fusions (`MMFM`, `Concatenation`, `Addition`).
     """
 
-    def __init__(self, config, confidence=JointConfidence, secondary_channels=None, objective=PredictsNoise):
+    def __init__(
+        self, config, confidence=JointConfidence, secondary_channels=None, objective=PredictsNoise, fusion=MMFM
+    ):
         super().__init__()
         self.config, self.objective = config, objective
+        self.arguments = dict(
+            confidence=confidence, secondary_channels=secondary_channels, objective=objective, fusion=fusion
+        )
         self.primary_channels = config.in_channels - config.out_channels
         self.secondary_channels = secondary_channels or self.primary_channels
         if self.primary_channels < 1:
@@ -63,7 +69,7 @@ class DAMMNet(nn.Module):
         self.time = TimeEmbedding(config.time_dim)
         self.uni = Backbone(config)
         self.multi = Backbone(multi_config)
-        self.mmfm = nn.ModuleList(MMFM(channels) for channels in self.uni.feature_channels)
+        self.mmfm = nn.ModuleList(fusion(channels) for channels in self.uni.feature_channels)
         self.uafm = UAFM(config.widths[-1], confidence)
 
     def encode(self, xt, t, primary, secondary):
@@ -151,9 +157,30 @@ class SpatialDAMMP:
     """A gate for every pixel: both branches, mixed by the confidence map, upsampled."""
 
     def __call__(self, model, encoded):
-        u = upsample(encoded.confidence_map, 4)
-        output = u * model.decode_multi(encoded) + (1 - u) * model.decode_uni(encoded)
-        return _decide(output, u.mean(dim=(1, 2, 3)), encoded)
+        return _mix(model, encoded, upsample(encoded.confidence_map, 4))
+
+
+class HardSpatialDAMMP:
+    """A gate for every pixel that takes one branch or the other: the multi-modal one where u >= gamma."""
+
+    def __init__(self, gamma=0.5):
+        self.gamma = gamma
+
+    def __call__(self, model, encoded):
+        return _mix(model, encoded, (upsample(encoded.confidence_map, 4) >= self.gamma).float())
+
+
+class Average:
+    """No gate: the mean of both branches."""
+
+    def __call__(self, model, encoded):
+        return _mix(model, encoded, torch.full_like(upsample(encoded.confidence_map, 4), 0.5))
+
+
+def _mix(model, encoded, u):
+    """Both branches, the multi-modal one with weight u (B, 1, H, W)."""
+    output = u * model.decode_multi(encoded) + (1 - u) * model.decode_uni(encoded)
+    return _decide(output, u.mean(dim=(1, 2, 3)), encoded)
 
 
 def upsample(confidence_map, factor):

@@ -56,6 +56,27 @@ class MMFM(nn.Module):
         return self.merge(self.excite(z))
 
 
+class Concatenation(nn.Module):
+    """What one tries first in place of an MMFM: a 1 x 1 convolution of both, without any gate."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.merge = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.BatchNorm2d(channels))
+
+    def forward(self, a, d):
+        return self.merge(torch.cat([a, d], dim=1))
+
+
+class Addition(nn.Module):
+    """Simpler still: a + d."""
+
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, a, d):
+        return a + d
+
+
 class QueryConfidence(nn.Module):
     """The released head: u = sigmoid(Linear(a)). It reads the uni-modal stream alone."""
 

@@ -65,3 +65,20 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
         confidence=torch.stack([d.confidence for d in decisions]).mean(dim=0),
         confidence_map=torch.stack([d.confidence_map for d in decisions]).mean(dim=0),
     )
+
+
+@torch.inference_mode()
+def predict_unet(model, schedule, conditions, num_steps=20, seed=0):
+    """One sample (B, C, H, W) in [-1, 1] of a plain `UNet`, given all its conditions in one tensor.
+
+    Same noise from the same seed as `predict`, so the two can be compared patch by patch.
+    """
+    check_tensor("conditions", conditions)
+    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    conditions = conditions.to(device)
+    shape = (len(conditions), model.config.out_channels, *conditions.shape[2:])
+
+    def denoiser(xt, t):
+        return model.objective.to_eps(schedule, xt, model(xt, t, conditions), t)
+
+    return ddim_sampler(denoiser, schedule, torch.randn(shape, generator=generator).to(device), num_steps).clamp(-1, 1)

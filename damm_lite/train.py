@@ -140,6 +140,12 @@ def unet_objective(model, batch):
     return (model(batch["xt"], batch["t"], batch["primary"]) - batch["answer"]).square().mean()
 
 
+def concat_objective(model, batch):
+    """The same, conditioned on both images by plain concatenation."""
+    output = model(batch["xt"], batch["t"], batch["primary"], batch["secondary"])
+    return (output - batch["answer"]).square().mean()
+
+
 def _seed_of_step(seed, step):
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 

@@ -180,7 +180,7 @@ class UNet(nn.Module):
 
     def __init__(self, config, objective=PredictsNoise):
         super().__init__()
-        self.config, self.objective = config, objective
+        self.config, self.objective, self.arguments = config, objective, dict(objective=objective)
         self.time = TimeEmbedding(config.time_dim)
         self.backbone = Backbone(config)
 

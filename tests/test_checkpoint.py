@@ -10,14 +10,20 @@ from safetensors.torch import load_file, save_file
 from damm_lite import fusion, schedules
 from damm_lite.checkpoint import load_checkpoint, save_checkpoint
 from damm_lite.damm import DAMMNet
-from damm_lite.unet import UNetConfig
+from damm_lite.unet import UNet, UNetConfig
+
+CONFIG = UNetConfig(2, 1, (16, 16, 24, 32), 32)
+MODELS = {
+    "ours": lambda: DAMMNet(CONFIG, fusion.JointConfidence, None, schedules.PredictsVelocity),
+    "released": lambda: DAMMNet(CONFIG, fusion.QueryConfidence, 3, schedules.PredictsVelocity),
+    "plain": lambda: DAMMNet(CONFIG, None, 1, schedules.PredictsVelocity, fusion.Addition),
+    "unet": lambda: UNet(CONFIG, schedules.PredictsVelocity),
+}
 
 
-@pytest.fixture(params=[(fusion.JointConfidence, 1), (fusion.QueryConfidence, 3), (None, 1)])
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
 def model(request):
-    head, secondary = request.param
-    config = UNetConfig(2, 1, (16, 16, 24, 32), 32)
-    return DAMMNet(config, head, secondary, schedules.PredictsVelocity)
+    return request.param()
 
 
 def test_round_trip(model, tmp_path):
@@ -26,6 +32,7 @@ def test_round_trip(model, tmp_path):
     save_checkpoint(path, model, schedule, seed=3, note="hello")
     copy, copied_schedule = load_checkpoint(path)
     assert not copy.training and copy.config == model.config and copy.objective is schedules.PredictsVelocity
+    assert type(copy) is type(model) and copy.arguments == model.arguments
     assert torch.equal(copied_schedule.alphas_cumprod, schedule.alphas_cumprod)
     for key, value in model.state_dict().items():
         assert torch.equal(copy.state_dict()[key], value), key
@@ -55,7 +62,7 @@ def damaged(path, change):
 
 def set_config(metadata, **changes):
     description = json.loads(metadata["damm_lite"])
-    description.update(changes)
+    description["arguments"].update(changes)
     metadata["damm_lite"] = json.dumps(description)
 
 
@@ -79,6 +86,15 @@ def test_damage_is_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_checkpoint(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_part_of_ones_own_is_refused_before_anything_is_written(tmp_path):
+    class Mine(fusion.Addition):
+        pass
+
+    with pytest.raises(ValueError, match="fusion: expected one of .*MMFM.*, got Mine"):
+        save_checkpoint(tmp_path / "net.safetensors", DAMMNet(CONFIG, fusion=Mine), schedules.cosine_schedule(50))
+    assert not list(tmp_path.iterdir())
 
 
 class Bomb:

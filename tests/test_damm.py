@@ -5,15 +5,17 @@ import torch
 
 from damm_lite.damm import (
     DAMMP,
+    Average,
     DAMMNet,
     DAMMOutput,
+    HardSpatialDAMMP,
     MultiModal,
     SpatialDAMMP,
     UniModal,
     damm_loss,
     released_loss,
 )
-from damm_lite.fusion import MMFM, UAFM, JointConfidence, QueryConfidence
+from damm_lite.fusion import MMFM, UAFM, Addition, Concatenation, JointConfidence, QueryConfidence
 from damm_lite.unet import Backbone, UNet, UNetConfig
 
 
@@ -131,7 +133,30 @@ def test_spatial_dammp_mixes_by_pixel():
     encoded = encoded_with(model, [1.0, 0.0, 0.25, 0.5], args)
     uni, multi = model.decode_uni(encoded), model.decode_multi(encoded)
     u = torch.tensor([1.0, 0.0, 0.25, 0.5]).view(-1, 1, 1, 1)
-    torch.testing.assert_close(SpatialDAMMP()(model, encoded).output, u * multi + (1 - u) * uni, rtol=1e-4, atol=1e-5)
+    expected = {SpatialDAMMP(): u, HardSpatialDAMMP(): (u >= 0.5).float(), Average(): torch.full_like(u, 0.5)}
+    for gate, share in expected.items():
+        decision = gate(model, encoded)
+        torch.testing.assert_close(decision.output, share * multi + (1 - share) * uni, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(decision.trust, share.flatten())
+
+
+@pytest.mark.parametrize("fusion", [Addition, Concatenation])
+def test_other_fusions_fit_in(fusion):
+    model = randomised(DAMMNet(UNetConfig(2, 1, (16, 16, 24, 32), 32), fusion=fusion))
+    args = inputs()
+    out = model(*args)
+    assert out.multi.shape == args[0].shape
+    other = model(*args[:3], args[3].flip(0))
+    assert torch.equal(out.uni, other.uni) and not torch.equal(out.multi, other.multi)
+
+
+def test_addition_and_concatenation_are_what_they_say():
+    a, d = torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4)
+    assert torch.equal(Addition(16)(a, d), a + d)
+    merge = Concatenation(16).eval()
+    weight, bias = merge.merge[0].weight[:, :, 0, 0], merge.merge[0].bias
+    expected = torch.einsum("oc,bchw->bohw", weight, torch.cat([a, d], 1)) + bias[:, None, None]
+    torch.testing.assert_close(merge(a, d), expected / (1 + 1e-5) ** 0.5, rtol=1e-4, atol=1e-5)
 
 
 def test_early_decision_is_the_whole_network():

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from damm_lite.damm import DAMMP, SpatialDAMMP
-from damm_lite.predict import predict
+from damm_lite.damm import DAMMP, DAMMNet, SpatialDAMMP
+from damm_lite.predict import predict, predict_unet
 from damm_lite.samplers import ddim_sampler
-from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.schedules import PredictsImage, scaled_linear_schedule
+from damm_lite.unet import UNet, UNetConfig
 from test_damm import tiny
 
 SCHEDULE = scaled_linear_schedule()
@@ -91,3 +92,17 @@ def test_a_gate_may_stand_for_a_branch(model, conditions):
 def test_bad_input_is_named(model, primary, secondary, options, message):
     with pytest.raises(ValueError, match=message):
         predict(model, SCHEDULE, primary, secondary, num_steps=1, **options)
+
+
+def test_a_plain_unet_predicts_from_the_same_noise():
+    torch.manual_seed(0)
+    model = DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16), objective=PredictsImage).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    twin = UNet(model.config, PredictsImage).eval()  # the uni-modal branch, as a network of its own
+    twin.time.load_state_dict(model.time.state_dict())
+    twin.backbone.load_state_dict(model.uni.state_dict())
+    primary, secondary = torch.rand(2, 3, 1, 16, 16) * 2 - 1
+    expected = predict(model, SCHEDULE, primary, secondary, num_steps=4, seed=3, branch="uni").x0
+    torch.testing.assert_close(predict_unet(twin, SCHEDULE, primary, num_steps=4, seed=3), expected)
