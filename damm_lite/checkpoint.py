@@ -26,19 +26,19 @@ PARTS = {
 
 
 def save_checkpoint(path, model, schedule, **about):
-    """Write a `DAMMNet` and its noise schedule to one file, whole or not at all.
+    """Write a `DAMMNet` or a `UNet` and its noise schedule to one file, whole or not at all.
 
     `about` (JSON values: seed, steps, command, ...) is kept with it. The file is written
-    aside, flushed to disk and renamed, so that an interruption leaves the old one.
+    aside, flushed to disk and renamed, so that an interruption leaves the old one. Raises
+    ValueError for a network of which a part is none of the package's.
     """
-    head = model.uafm.confidence
-    description = {
-        "config": model.config.to_dict(),
-        "confidence": type(head).__name__ if head else "None",
-        "secondary_channels": model.secondary_channels,
-        "objective": model.objective.__name__,
-        "about": about,
-    }
+    arguments = model.arguments | {"config": model.config.to_dict()}
+    for name, part in arguments.items():
+        if isinstance(part, type):
+            if PARTS.get(part.__name__) is not part:
+                raise ValueError(f"{name}: expected one of {', '.join(PARTS)}, got {part.__name__}")
+            arguments[name] = part.__name__
+    description = {"network": type(model).__name__, "arguments": arguments, "about": about}
     tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
     tensors["schedule.alphas_cumprod"] = schedule.alphas_cumprod
     with _written_aside(path) as whole:
