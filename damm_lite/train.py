@@ -21,6 +21,7 @@ from damm_lite.checkpoint import load_state
 from damm_lite.damm import damm_loss, released_loss, warmup_loss
 from damm_lite.data import stack
 from damm_lite.mismatch import make_mismatches
+from damm_lite.parallel import share_batch_statistics
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,15 @@ def train(model, schedule, dataset, config=None, objective=None, *, progress=Tru
     `accelerator` sets device, precision, compilation and the processes that share each batch
     (default: the first GPU, else the CPU). `resume` is a file of `save_state`: go on after its
     step as if there had been no interruption. Raises ValueError where that file is of another
-    run, and FloatingPointError, naming step and seed, when the loss is not finite.
+    run or the processes cannot share the batch equally, and FloatingPointError, naming step and
+    seed, when the loss is not finite.
     """
     config, objective, accelerator = config or TrainConfig(), objective or damm_objective, accelerator or Accelerator()
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(f"batch_size: {config.batch_size} does not divide among {accelerator.num_processes} processes")
     model.to(accelerator.device).train()
+    if accelerator.num_processes > 1:
+        share_batch_statistics(model, accelerator.device)
     ema = AveragedModel(model, avg_fn=_average(config.ema_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     done = load_state(resume, model, ema, optimizer, config) if resume else 0

@@ -1,0 +1,122 @@
+"""Measure the trained networks on held-out patches, and store the tables that the chapters show.
+
+    python tools/measure_tumours.py             # data/results/patches.csv and dial.csv; about an hour of CPU
+
+patches.csv has a row for each network and each of 256 patches, half of them divergent: the
+confidence, and SSIM, PSNR (dB) and MAE of each gate. dial.csv has a row for each kind and strength
+of divergence and each of 128 patches, which are the same throughout. Strength is in µm for "shift",
+a fraction of the patch for "dropout" and "necrosis".
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+import damm_lite as dl
+
+TEST_SEED, DIAL_SEED, SIZE = 1_000_001, 2_000_001, 64
+GATES = {
+    "uni": dl.UniModal(),
+    "multi": dl.MultiModal(),
+    "damm": dl.DAMMP(),
+    "soft": dl.SpatialDAMMP(),
+    "hard": dl.HardSpatialDAMMP(),
+    "average": dl.Average(),
+}
+METRICS = {"ssim": dl.ssim, "psnr": dl.psnr, "mae": dl.mae}
+DIAL = {
+    "none": (dl.consistent_pair, [0.0]),
+    "shift": (lambda micrometres: partial(dl.shift_pair, micrometres=(micrometres,) * 2), [2.0, 4.0, 8.0, 16.0, 32.0]),
+    "dropout": (lambda share: partial(dl.dropout_pair, fraction=(share,) * 2), [0.25, 0.5, 0.75]),
+    "necrosis": (lambda share: partial(dl.necrosis_pair, fraction=(share,) * 2), [0.25, 0.5, 0.75]),
+    "section": (dl.section_pair, [1.0]),
+}
+
+
+def in_batches(function, batch, size=16):
+    """Concatenate what `function` (a dict of (B,) tensors) says of `size` patches at a time."""
+    n = len(batch["target"])
+    parts = [function({k: v[i : i + size] for k, v in batch.items()}) for i in tqdm(range(0, n, size), leave=False)]
+    return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+
+
+def measure(model, schedule, batch, gates, num_steps):
+    """Confidence, and each metric of each gate, of every patch of a batch."""
+    columns = {}
+    for name, gate in gates.items():
+        result = dl.predict(model, schedule, batch["primary"], batch["secondary"], num_steps, branch=gate)
+        columns["confidence"] = result.confidence
+        columns |= {f"{metric}_{name}": score(result.x0, batch["target"]) for metric, score in METRICS.items()}
+    return columns
+
+
+def measure_patches(n, num_steps):
+    """The table of patches.csv."""
+    batch = dl.stack(dl.SyntheticTumours(n, SIZE, TEST_SEED))
+    tables = []
+    for name in ("tumour-64", "tumour-64-released"):
+        model, schedule = dl.load_pretrained(name)
+        columns = in_batches(lambda part, m=model, s=schedule: measure(m, s, part, GATES, num_steps), batch)
+        tables.append(pd.DataFrame({"network": name, "index": range(n), "kind": batch["kind"]} | columns))
+    return pd.concat(tables)
+
+
+def turned_to(pair, n):
+    """n patches that all have this kind of divergence; the same vessels and nuclei for every kind."""
+    physics, items = dl.Physics(), []
+    for index in range(n):
+        rng = np.random.default_rng([DIAL_SEED, index])
+        vessels = dl.simulate_vessels(rng, SIZE)
+        imaged, acting = pair(rng, vessels, dl.simulate_nuclei(rng, vessels), physics)
+        images = dict(target=dl.simulate_nanoparticles(vessels, acting), primary=vessels, secondary=imaged)
+        items.append({key: dl.to_tensor(image) for key, image in images.items()})
+    return dl.stack(items)
+
+
+def measure_dial(n, num_steps):
+    """The table of dial.csv; the uni-modal branch never sees the nuclei, so it predicts once."""
+    model, schedule = dl.load_pretrained("tumour-64")
+    concat, concat_schedule = dl.load_pretrained("concat-64")
+
+    def predict_uni(part):
+        return {"uni": dl.predict(model, schedule, part["primary"], part["secondary"], num_steps, branch="uni").x0}
+
+    def measure_all(part):
+        columns = measure(model, schedule, part, {name: GATES[name] for name in ("multi", "damm")}, num_steps)
+        conditions = torch.cat([part["primary"], part["secondary"]], dim=1)
+        x0 = {"uni": part["uni"], "concat": dl.predict_unet(concat, concat_schedule, conditions, num_steps)}
+        return columns | {
+            f"{metric}_{name}": METRICS[metric](x0[name], part["target"]) for name in x0 for metric in METRICS
+        }
+
+    uni = torch.from_numpy(in_batches(predict_uni, turned_to(dl.consistent_pair, n))["uni"])
+    tables = []
+    for kind, (pair, strengths) in DIAL.items():
+        for strength in strengths:
+            batch = turned_to(pair(strength) if kind in ("shift", "dropout", "necrosis") else pair, n) | {"uni": uni}
+            row = {"kind": kind, "strength": strength, "index": range(n)}
+            tables.append(pd.DataFrame(row | in_batches(measure_all, batch)))
+    return pd.concat(tables)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", default=["patches", "dial"], help="which to make: patches, dial")
+    parser.add_argument("--num-steps", type=int, default=20)
+    parser.add_argument("--patches", type=int, default=256, help="for patches.csv; dial.csv takes half as many")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "results")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    makers = {"patches": (measure_patches, arguments.patches), "dial": (measure_dial, arguments.patches // 2)}
+    for name in arguments.tables:
+        maker, n = makers[name]
+        maker(n, arguments.num_steps).round(4).to_csv(arguments.out / f"{name}.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()
