@@ -19,7 +19,7 @@ PARTS = {
     cls.__name__: cls
     for cls in (
         *(fusion.JointConfidence, fusion.QueryConfidence),
-        *(fusion.MMFM, fusion.Concatenation, fusion.Addition),
+        *(fusion.MMFM, fusion.Concatenation, fusion.Addition, fusion.UAFM, fusion.PlainAttention),
         *(schedules.PredictsNoise, schedules.PredictsVelocity, schedules.PredictsImage),
     )
 }

@@ -48,16 +48,27 @@ class DAMMNet(nn.Module):
     `config` describes the uni-modal branch, which sees [xt, primary]; the multi-modal branch
     has the same widths and sees [xt, secondary]. `confidence` is a head's class or None,
     `objective` says what the output means (`PredictsNoise`, `PredictsVelocity`, `PredictsImage`),
-    `fusion` is the class of the nine fusions (`MMFM`, `Concatenation`, `Addition`).
+    `fusion` is the class of the nine fusions (`MMFM`, `Concatenation`, `Addition`), `attention`
+    that at the bottom (`UAFM`, `PlainAttention`).
     """
 
     def __init__(
-        self, config, confidence=JointConfidence, secondary_channels=None, objective=PredictsNoise, fusion=MMFM
+        self,
+        config,
+        confidence=JointConfidence,
+        secondary_channels=None,
+        objective=PredictsNoise,
+        fusion=MMFM,
+        attention=UAFM,
     ):
         super().__init__()
         self.config, self.objective = config, objective
         self.arguments = dict(
-            confidence=confidence, secondary_channels=secondary_channels, objective=objective, fusion=fusion
+            confidence=confidence,
+            secondary_channels=secondary_channels,
+            objective=objective,
+            fusion=fusion,
+            attention=attention,
         )
         self.primary_channels = config.in_channels - config.out_channels
         self.secondary_channels = secondary_channels or self.primary_channels
@@ -70,7 +81,7 @@ class DAMMNet(nn.Module):
         self.uni = Backbone(config)
         self.multi = Backbone(multi_config)
         self.mmfm = nn.ModuleList(fusion(channels) for channels in self.uni.feature_channels)
-        self.uafm = UAFM(config.widths[-1], confidence)
+        self.uafm = attention(config.widths[-1], confidence)
 
     def encode(self, xt, t, primary, secondary):
         """Run both encoders: everything up to the confidence, before either decoder."""
@@ -128,7 +139,11 @@ class DAMMP:
 
     def __call__(self, model, encoded):
         """(network, `Encoded`) -> `Decision`."""
-        use_multi = encoded.confidence >= self.gamma
+        return self.take(model, encoded, encoded.confidence >= self.gamma)
+
+    @staticmethod
+    def take(model, encoded, use_multi):
+        """Decode each sample with the branch that `use_multi` (B,) says."""
         rows = {True: use_multi.nonzero()[:, 0], False: (~use_multi).nonzero()[:, 0]}
         decoded = [
             decode(encoded.select(rows[multi]))
@@ -137,6 +152,18 @@ class DAMMP:
         ]
         back = torch.cat([rows[True], rows[False]]).argsort()
         return _decide(torch.cat(decoded)[back], use_multi.float(), encoded)
+
+
+class DecideOnce:
+    """`DAMMP` that decides at the first step and keeps to it; make a new one for each prediction."""
+
+    def __init__(self, gamma=0.5):
+        self.gamma, self.use_multi = gamma, None
+
+    def __call__(self, model, encoded):
+        if self.use_multi is None:
+            self.use_multi = encoded.confidence >= self.gamma
+        return DAMMP.take(model, encoded, self.use_multi)
 
 
 class UniModal:

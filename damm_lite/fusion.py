@@ -133,3 +133,10 @@ class UAFM(nn.Module):
         q, k, v = (x.flatten(2).transpose(1, 2) for x in (q, k, v))  # (B, h w, C)
         fused = nn.functional.scaled_dot_product_attention(q, k, v)  # (B, h w, C)
         return a + self.proj(fused.transpose(1, 2).unflatten(2, a.shape[2:]))
+
+
+class PlainAttention(UAFM):
+    """UAFM whose keys are not scaled: the confidence is only read, by the gate."""
+
+    def forward(self, a, m, u):
+        return super().forward(a, m, torch.ones_like(u))

@@ -1,0 +1,161 @@
+"""Ablations: take one thing out of the network, train it again, and see what that costs.
+
+    python -m damm_lite.ablate fusion head --seeds 0 1 2 --steps 400 --out ablation.csv
+
+An ablation is a *factor* with *levels*; each level says how to build, train and use the network, and
+is otherwise the book's own. Levels that differ only in use share one training.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from damm_lite.damm import DAMMP, Average, DAMMNet, DecideOnce, HardSpatialDAMMP, MultiModal, SpatialDAMMP, UniModal
+from damm_lite.data import stack
+from damm_lite.fusion import MMFM, UAFM, Addition, Concatenation, JointConfidence, PlainAttention, QueryConfidence
+from damm_lite.metrics import psnr, ssim
+from damm_lite.predict import predict
+from damm_lite.schedules import PredictsImage, PredictsNoise, PredictsVelocity, scaled_linear_schedule
+from damm_lite.train import TrainConfig, damm_objective, released_objective, train
+from damm_lite.tumours import SyntheticTumours
+from damm_lite.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """What has to be trained anew when it changes."""
+
+    fusion: type = MMFM
+    attention: type = UAFM
+    confidence: type | None = JointConfidence
+    target: type = PredictsImage
+    objective: Callable = damm_objective
+
+
+@dataclass(frozen=True)
+class Level:
+    """One way to build and use the network."""
+
+    network: Network = Network()  # noqa: RUF009 (frozen)
+    gate: Callable = DAMMP  # makes a gate; called once a prediction
+    num_steps: int = 20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work a level may cost; the defaults take about two minutes of one CPU core."""
+
+    size: int = 32
+    widths: tuple = (16, 16, 16, 16)
+    patches: int = 512
+    steps: int = 400
+    batch_size: int = 8
+    test_patches: int = 96
+    train_divergent: float = 0.1  # divergence is rarer in training than in the field
+
+
+def _gamma(gamma):
+    return Level(gate=lambda: DAMMP(gamma))
+
+
+FACTORS = {
+    "fusion": {
+        "MMFM": Level(),
+        "addition": Level(Network(fusion=Addition)),
+        "concatenation": Level(Network(fusion=Concatenation)),
+    },
+    "attention": {"keys scaled by confidence": Level(), "plain": Level(Network(attention=PlainAttention))},
+    "head": {
+        "joint": Level(),
+        "query": Level(Network(confidence=QueryConfidence)),
+        "none": Level(Network(confidence=None)),
+    },
+    "loss": {"ours": Level(), "released": Level(Network(objective=released_objective))},
+    "objective": {
+        "image": Level(),
+        "velocity": Level(Network(target=PredictsVelocity)),
+        "noise": Level(Network(target=PredictsNoise)),
+    },
+    "gate": {
+        "every step": Level(),
+        "once": Level(gate=DecideOnce),
+        "per pixel, hard": Level(gate=HardSpatialDAMMP),
+        "per pixel, soft": Level(gate=SpatialDAMMP),
+        "average": Level(gate=Average),
+        "always uni": Level(gate=UniModal),
+        "always multi": Level(gate=MultiModal),
+    },
+    "gamma": {str(gamma): _gamma(gamma) for gamma in (0.1, 0.3, 0.5, 0.7, 0.9)},
+    "num_steps": {str(n): Level(num_steps=n) for n in (1, 2, 5, 10, 20, 50)},
+}
+
+
+def train_network(network, budget, seed):
+    """(trained `DAMMNet`, schedule) of one `Network`; everything random from `seed`."""
+    torch.manual_seed(seed)
+    model = DAMMNet(
+        UNetConfig(2, 1, budget.widths, 64),
+        confidence=network.confidence,
+        objective=network.target,
+        fusion=network.fusion,
+        attention=network.attention,
+    )
+    schedule = scaled_linear_schedule()
+    patches = list(SyntheticTumours(budget.patches, budget.size, seed, budget.train_divergent))
+    config = TrainConfig(budget.steps, budget.batch_size, seed=seed)
+    *_, last = train(model, schedule, patches, config, network.objective)
+    return last.ema, schedule
+
+
+def ablate(factor, seeds=(0, 1, 2), budget=None, factors=FACTORS):
+    """Run all levels of a factor; a table with a row for each level, seed and held-out patch.
+
+    Columns: factor, level, seed, index, kind, confidence, ssim, psnr (dB). Held-out patches are
+    the same for all, half of them divergent. Raises ValueError for an unknown factor.
+    """
+    if factor not in factors:
+        raise ValueError(f"factor: expected one of {', '.join(factors)}, got {factor!r}")
+    budget = budget or Budget()
+    batch = stack(SyntheticTumours(budget.test_patches, budget.size, seed=1_000_001))
+    tables = []
+    for seed in seeds:
+        trained = {}
+        for name, level in factors[factor].items():
+            if level.network not in trained:
+                trained[level.network] = train_network(level.network, budget, seed)
+            model, schedule = trained[level.network]
+            images = batch["primary"], batch["secondary"]
+            result = predict(model, schedule, *images, level.num_steps, branch=level.gate())
+            x0, target = result.x0.cpu(), batch["target"]
+            row = dict(factor=factor, level=name, seed=seed, index=range(len(target)), kind=batch["kind"])
+            row |= dict(confidence=result.confidence.cpu(), ssim=ssim(x0, target), psnr=psnr(x0, target))
+            tables.append(pd.DataFrame(row))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise(table):
+    """Mean SSIM of each level: over all patches and by kind, with the standard deviation over seeds."""
+    by_seed = table.groupby(["factor", "level", "seed"], sort=False)["ssim"].mean()
+    kinds = table.pivot_table("ssim", ["factor", "level"], "kind", sort=False)
+    over_seeds = by_seed.groupby(["factor", "level"], sort=False).agg(ssim="mean", spread=lambda s: s.std(ddof=1))
+    return over_seeds.join(kinds)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("factors", nargs="+", choices=FACTORS, metavar="factor", help=f"of {', '.join(FACTORS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=Budget.steps, help="training steps of each network")
+    parser.add_argument("--out", required=True, help="the table, a CSV file")
+    arguments = parser.parse_args()
+    budget = replace(Budget(), steps=arguments.steps)
+    table = pd.concat([ablate(factor, arguments.seeds, budget) for factor in arguments.factors])
+    table.round(4).to_csv(arguments.out, index=False)
+    print(summarise(table).round(3).to_string())  # noqa: T201 (a command's result)
+
+
+if __name__ == "__main__":
+    main()

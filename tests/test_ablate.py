@@ -1,0 +1,84 @@
+"""Ablations: one factor at a time, trained and measured alike."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from damm_lite import ablate as ablate_function
+from damm_lite.ablate import FACTORS, Budget, Level, Network, ablate, summarise, train_network
+from damm_lite.damm import DAMMNet, DecideOnce, MultiModal
+from damm_lite.fusion import UAFM, Addition, PlainAttention
+from damm_lite.predict import predict
+from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.unet import UNetConfig
+
+TINY = Budget(size=16, widths=(16, 16, 16, 16), patches=8, steps=3, batch_size=4, test_patches=12)
+
+
+def test_a_table_has_a_row_for_each_level_seed_and_patch():
+    factors = {"fusion": {"MMFM": Level(num_steps=2), "addition": Level(Network(fusion=Addition), num_steps=2)}}
+    table = ablate("fusion", seeds=(0, 1), budget=TINY, factors=factors)
+    assert len(table) == 2 * 2 * 12 and not table.isna().any().any()
+    assert set(table.level) == {"MMFM", "addition"} and set(table.seed) == {0, 1}
+    again = ablate("fusion", seeds=(0,), budget=TINY, factors=factors)
+    pd.testing.assert_frame_equal(again, table[table.seed == 0].reset_index(drop=True))
+    summary = summarise(table)
+    expected = table[table.level == "MMFM"].ssim.mean()
+    assert summary.loc[("fusion", "MMFM"), "ssim"] == pytest.approx(expected)
+
+
+def test_levels_that_differ_in_use_share_one_training(monkeypatch):
+    calls = []
+    module = sys.modules[train_network.__module__]
+    monkeypatch.setattr(module, "train_network", lambda *a: calls.append(a) or train_network(*a))
+    factors = {"gate": {"every step": Level(num_steps=2), "multi": Level(gate=MultiModal, num_steps=2)}}
+    table = ablate("gate", seeds=(0,), budget=TINY, factors=factors)
+    assert len(calls) == 1 and set(table.level) == {"every step", "multi"}
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_every_factor_starts_from_the_book_or_says_so(factor):
+    levels = list(FACTORS[factor].values())
+    assert Level() in levels or factor in ("gamma", "num_steps")
+    assert len(levels) >= 2
+
+
+def test_plain_attention_ignores_the_confidence():
+    torch.manual_seed(0)
+    plain = PlainAttention(16, None)
+    scaled = UAFM(16, None)
+    scaled.load_state_dict(plain.state_dict())
+    a, m, u = torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4), torch.rand(2, 1, 4, 4)
+    assert torch.equal(plain(a, m, u), scaled(a, m, torch.ones_like(u)))
+    assert not torch.equal(plain(a, m, u), scaled(a, m, u))
+
+
+def test_deciding_once_keeps_to_the_first_decision():
+    torch.manual_seed(0)
+    model = DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16)).eval()
+    images = torch.rand(2, 3, 1, 16, 16) * 2 - 1
+    t = torch.full((3,), 999)
+    c = model.encode(torch.randn(3, 1, 16, 16), t, *images).confidence
+    gate = DecideOnce(gamma=c.median().item())
+    schedule = scaled_linear_schedule()
+    result = predict(model, schedule, *images, num_steps=3, branch=gate)
+    assert gate.use_multi.shape == (3,)
+    assert [name == "multi" for name in result.branch] == gate.use_multi.tolist()
+
+
+def test_unknown_factors_are_named():
+    with pytest.raises(ValueError, match="factor: expected one of fusion, .*, got 'fusoin'"):
+        ablate("fusoin")
+    assert ablate_function is ablate
+
+
+def test_the_command_writes_a_table(tmp_path):
+    out = tmp_path / "table.csv"
+    command = [sys.executable, "-m", "damm_lite.ablate", "--help"]
+    assert "fusion" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-m", "damm_lite.ablate", "sideways", "--out", out]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "sideways" in refused.stderr and not out.exists()
