@@ -10,7 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "data": ["check_tensor", "stack", "to_tensor"],
+        "data": ["check_tensor", "chunks", "stack", "to_tensor"],
         "simulate": [
             "Physics",
             "distance_to_vessels",

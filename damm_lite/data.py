@@ -19,6 +19,12 @@ def stack(items):
     return default_collate(list(items))
 
 
+def chunks(batch, size):
+    """Yield a batch of `stack` in parts of at most `size` samples: a large one runs faster in parts."""
+    for start in range(0, len(batch["target"]), size):
+        yield {key: x[start : start + size] for key, x in batch.items()}
+
+
 def check_tensor(name, x):
     """Raise ValueError unless x is (B, C, H, W), finite and in [-1, 1] (up to rounding)."""
     if x.ndim != 4:

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from damm_lite.damm import DAMMP, DAMMNet, SpatialDAMMP
+from damm_lite.data import chunks, stack
 from damm_lite.predict import predict, predict_unet
 from damm_lite.samplers import ddim_sampler
 from damm_lite.schedules import PredictsImage, scaled_linear_schedule
+from damm_lite.tumours import SyntheticTumours
 from damm_lite.unet import UNet, UNetConfig
 from test_damm import tiny
 
@@ -106,3 +108,11 @@ def test_a_plain_unet_predicts_from_the_same_noise():
     primary, secondary = torch.rand(2, 3, 1, 16, 16) * 2 - 1
     expected = predict(model, SCHEDULE, primary, secondary, num_steps=4, seed=3, branch="uni").x0
     torch.testing.assert_close(predict_unet(twin, SCHEDULE, primary, num_steps=4, seed=3), expected)
+
+
+def test_a_batch_in_parts_is_the_whole_batch():
+    batch = stack(SyntheticTumours(n=5, size=16, seed=0))
+    parts = list(chunks(batch, 2))
+    assert [len(part["kind"]) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part["target"] for part in parts]), batch["target"])
+    assert sum((part["kind"] for part in parts), []) == batch["kind"]

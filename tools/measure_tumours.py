@@ -38,10 +38,9 @@ DIAL = {
 }
 
 
-def in_batches(function, batch, size=16):
-    """Concatenate what `function` (a dict of (B,) tensors) says of `size` patches at a time."""
-    n = len(batch["target"])
-    parts = [function({k: v[i : i + size] for k, v in batch.items()}) for i in tqdm(range(0, n, size), leave=False)]
+def in_batches(function, batch):
+    """Concatenate what `function` (a batch -> a dict of (B,) tensors) says of 16 patches at a time."""
+    parts = [function(part) for part in tqdm(list(dl.chunks(batch, 16)), leave=False)]
     return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
 
 
@@ -87,7 +86,7 @@ def measure_dial(n, num_steps):
         return {"uni": dl.predict(model, schedule, part["primary"], part["secondary"], num_steps, branch="uni").x0}
 
     def measure_all(part):
-        columns = measure(model, schedule, part, {name: GATES[name] for name in ("multi", "damm")}, num_steps)
+        columns = measure(model, schedule, part, {"multi": GATES["multi"]}, num_steps)
         conditions = torch.cat([part["primary"], part["secondary"]], dim=1)
         x0 = {"uni": part["uni"], "concat": dl.predict_unet(concat, concat_schedule, conditions, num_steps)}
         return columns | {

@@ -3,6 +3,7 @@
     python tools/train_tumours.py --size 32 --minutes 9                 # about 1 M parameters from scratch
     python tools/train_tumours.py --out data/weights/tumour-64.safetensors
     python tools/train_tumours.py --released --out data/weights/tumour-64-released.safetensors
+    python tools/train_tumours.py --concat --out data/weights/concat-64.safetensors
 
 One training pair in ten diverges, one test pair in two: divergence is rarer in training than in
 the field. With --minutes the number of steps is chosen from the time that the first ones take.
@@ -35,7 +36,9 @@ def parse():
     parser.add_argument("--minutes", type=float, help="instead of --steps, also counting the simulation")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--released", action="store_true", help="head, losses, phases and target as released")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--released", action="store_true", help="head, losses, phases and target as released")
+    kind.add_argument("--concat", action="store_true", help="one plain U-Net on both images, concatenated")
     parser.add_argument("--out", type=Path, help="where to store the weights; a safetensors file")
     return parser.parse_args()
 
@@ -48,6 +51,18 @@ def steps_within(seconds, model, schedule, patches, batch):
     return int((seconds - (time.perf_counter() - times[0])) / per_step)
 
 
+def predictions(model, schedule, batch):
+    """(name, x0, confidence) of each way to use the network, 20 steps."""
+    parts = list(dl.chunks(batch, 16))
+    if isinstance(model, dl.UNet):
+        conditions = [torch.cat([part["primary"], part["secondary"]], dim=1) for part in parts]
+        yield "concat", torch.cat([dl.predict_unet(model, schedule, c, num_steps=20).cpu() for c in conditions]), None
+        return
+    for branch in ("uni", "multi", "damm"):
+        results = [dl.predict(model, schedule, part["primary"], part["secondary"], branch=branch) for part in parts]
+        yield branch, torch.cat([r.x0.cpu() for r in results]), torch.cat([r.confidence.cpu() for r in results])
+
+
 def table(model, schedule, size, n):
     """Mean SSIM by branch and kind on n held-out patches, 20 steps; printed, and returned as a dict."""
     batch = dl.stack(dl.SyntheticTumours(n, size, seed=TEST_SEED))
@@ -55,16 +70,17 @@ def table(model, schedule, size, n):
     columns = {"consistent": ~batch["divergent"], "divergent": batch["divergent"]}
     columns |= {kind: torch.tensor([k == kind for k in batch["kind"]]) for kind in kinds[1:]}
     columns["all"] = torch.ones(n, dtype=torch.bool)
+    whole = torch.tensor([kind in ("none", "section", "shift") for kind in batch["kind"]])  # all right or all wrong
     print(f"{'SSIM':8}" + "".join(f"{name:>12}" for name in columns))
     scores = {}
-    for branch in ("uni", "multi", "damm"):
-        result = dl.predict(model, schedule, batch["primary"], batch["secondary"], num_steps=20, seed=0, branch=branch)
-        ssim = dl.ssim(result.x0.cpu(), batch["target"])
-        scores[branch] = {name: round(float(ssim[rows].mean()), 4) for name, rows in columns.items()}
-        print(f"{branch:8}" + "".join(f"{score:12.3f}" for score in scores[branch].values()))
-    hard = torch.tensor([kind in ("none", "section", "shift") for kind in batch["kind"]])
-    scores["auroc"] = round(dl.gate_auroc(result.confidence[hard].cpu(), batch["divergent"][hard]), 4)
-    print(f"gate AUROC, consistent against section and shift: {scores['auroc']:.3f}")
+    for name, x0, confidence in predictions(model, schedule, batch):
+        ssim = dl.ssim(x0, batch["target"])
+        scores[name] = {column: round(float(ssim[rows].mean()), 4) for column, rows in columns.items()}
+        print(f"{name:8}" + "".join(f"{score:12.3f}" for score in scores[name].values()))
+        if confidence is not None:
+            scores["auroc"] = round(dl.gate_auroc(confidence[whole], batch["divergent"][whole]), 4)
+    if "auroc" in scores:
+        print(f"gate AUROC, consistent against section and shift: {scores['auroc']:.3f}")
     return scores
 
 
@@ -98,6 +114,12 @@ def train_released(network, schedule, patches, config, state):
     return last
 
 
+def train_concat(network, schedule, patches, config, state):
+    """One U-Net with the sizes of a single branch, conditioned on vessels and nuclei."""
+    model = dl.UNet(dataclasses.replace(network, in_channels=3), objective=dl.PredictsImage)
+    return train_resumably(model, schedule, patches, config, dl.concat_objective, state)
+
+
 def main():
     arguments = parse()
     start = time.perf_counter()
@@ -115,24 +137,26 @@ def main():
     if state:
         state.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
-    last = (train_released if arguments.released else train_ours)(network, schedule, patches, config, state)
+    trainer = train_released if arguments.released else train_concat if arguments.concat else train_ours
+    last = trainer(network, schedule, patches, config, state)
     minutes = (time.perf_counter() - start) / 60
     device = next(last.ema.parameters()).device
     count = sum(p.numel() for p in last.ema.parameters())
     print(f"{count:,} parameters, {steps} steps on {device} in {minutes:.1f} minutes, simulation included")
 
+    about = {
+        "command": shlex.join(["python", *sys.argv]),
+        "seed": arguments.seed,
+        "steps": steps,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
+        "minutes": round(minutes, 1),
+        "torch": torch.__version__,
+    }
+    if arguments.out:
+        dl.save_checkpoint(arguments.out, last.ema, schedule, **about)
     scores = table(last.ema, schedule, arguments.size, arguments.test_patches)
     if arguments.out:
-        about = {
-            "command": shlex.join(["python", *sys.argv]),
-            "seed": arguments.seed,
-            "steps": steps,
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
-            "minutes": round(minutes, 1),
-            "torch": torch.__version__,
-            "scores": scores,
-        }
-        dl.save_checkpoint(arguments.out, last.ema, schedule, **about)
+        dl.save_checkpoint(arguments.out, last.ema, schedule, **about, scores=scores)
         state.unlink(missing_ok=True)
 
 
