@@ -12,14 +12,14 @@ test: lint book
 
 lint: .venv/installed
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	.venv/bin/nbstripout --verify --keep-id book/*.ipynb
+	.venv/bin/nbstripout --verify --keep-id --keep-count book/*.ipynb
 
 serve: book
 	.venv/bin/python -m http.server --directory _build/html 8000
 
 # Run the chapters and store anew the outputs that nbval compares.
 outputs: .venv/installed
-	$(RUN)jupyter-execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id book/*.ipynb
+	$(RUN)jupyter-execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id --keep-count book/*.ipynb
 
 # Restamp badges and setup cells for a copy of the book at another address.
 fork: .venv/installed
