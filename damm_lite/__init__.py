@@ -72,7 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "run": ["Progress", "fit"],
         "samplers": ["ddim_sampler", "ddim_step", "ddpm_sampler", "dpm_sampler", "posterior", "timestep_grid"],
         "predict": ["Prediction", "predict", "predict_unet"],
-        "metrics": ["evaluate", "gate_auroc", "mae", "psnr", "ssim", "ssim_map"],
+        "metrics": ["bootstrap_interval", "evaluate", "gate_auroc", "mae", "psnr", "ssim", "ssim_map"],
         "ablate": ["FACTORS", "Budget", "Level", "Network", "ablate", "summarise"],
         "download": ["fetch", "load_pretrained"],
         "notebook": ["check_parameters", "self_check", "show_source"],

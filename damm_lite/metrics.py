@@ -1,6 +1,8 @@
 """How good is a prediction, and how good is the gate? Images are in [-1, 1] unless said otherwise."""
 
+import numpy as np
 import torch
+from scipy.stats import bootstrap
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -43,10 +45,18 @@ def evaluate(x0, target):
 
 def gate_auroc(confidence, divergent):
     """How well low confidence (B,) tells divergent (B,) pairs: 0.5 chance, 1 perfect."""
-    divergent = torch.as_tensor(divergent, dtype=torch.long)
+    confidence, divergent = torch.tensor(np.array(confidence)), torch.tensor(np.array(divergent), dtype=torch.long)
     if divergent.min() == divergent.max():
         raise ValueError("divergent: expected both consistent and divergent pairs")
-    return float(binary_auroc(1 - torch.as_tensor(confidence), divergent))
+    return float(binary_auroc(1 - confidence, divergent))
+
+
+def bootstrap_interval(differences, seed=0, level=0.95):
+    """Mean of paired differences (n,) and its bootstrap interval over patches: (mean, low, high)."""
+    sample = (np.asarray(differences, dtype=float),)
+    # Percentiles: bias correction fails where all differences are equal, as of a gate that never switches.
+    found = bootstrap(sample, np.mean, confidence_level=level, method="percentile", rng=np.random.default_rng(seed))
+    return float(sample[0].mean()), *map(float, found.confidence_interval)
 
 
 def _check_pair(x0, target):

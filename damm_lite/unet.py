@@ -50,7 +50,7 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim // 4, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t):
-        return self.mlp(timestep_embedding(t, self.dim // 4))
+        return self.mlp(timestep_embedding(t, self.dim // 4).to(self.mlp[0].weight.dtype))
 
 
 def group_norm(channels, eps=1e-5):

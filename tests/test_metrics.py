@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from damm_lite.metrics import evaluate, gate_auroc, mae, psnr, ssim
+from damm_lite.metrics import bootstrap_interval, evaluate, gate_auroc, mae, psnr, ssim
 
 
 @pytest.fixture(params=[(5, 1, 32, 32), (3, 2, 24, 40)])
@@ -63,3 +63,13 @@ def test_shapes_are_checked(metric):
 def test_ssim_needs_its_window():
     with pytest.raises(ValueError, match="over 10"):
         ssim(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+
+
+def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap_interval(rng.normal(0.3, 1.0, 80), seed=i) for i in range(150)]
+    assert 0.88 < np.mean([low <= 0.3 <= high for _, low, high in intervals]) < 0.99
+    mean, low, high = bootstrap_interval(rng.normal(0.0, 2.0, 4000))
+    assert high - low == pytest.approx(2 * 1.96 * 2.0 / 4000**0.5, rel=0.1)  # the normal theory's width
+    assert low < mean < high
+    assert bootstrap_interval(np.zeros(20)) == (0.0, 0.0, 0.0)
