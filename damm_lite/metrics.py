@@ -45,7 +45,8 @@ def evaluate(x0, target):
 
 def gate_auroc(confidence, divergent):
     """How well low confidence (B,) tells divergent (B,) pairs: 0.5 chance, 1 perfect."""
-    confidence, divergent = torch.tensor(np.array(confidence)), torch.tensor(np.array(divergent), dtype=torch.long)
+    confidence = torch.tensor(np.asarray(confidence))
+    divergent = torch.tensor(np.asarray(divergent), dtype=torch.long)
     if divergent.min() == divergent.max():
         raise ValueError("divergent: expected both consistent and divergent pairs")
     return float(binary_auroc(1 - confidence, divergent))
