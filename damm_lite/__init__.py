@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "tumours": [
             "DIVERGENCES",
+            "HELD_OUT_SEED",
             "SyntheticTumours",
             "consistent_pair",
             "dropout_pair",

@@ -9,6 +9,7 @@ is otherwise the book's own. Levels that differ only in use share one training.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -20,7 +21,7 @@ from damm_lite.metrics import psnr, ssim
 from damm_lite.predict import predict
 from damm_lite.schedules import PredictsImage, PredictsNoise, PredictsVelocity, scaled_linear_schedule
 from damm_lite.train import TrainConfig, damm_objective, released_objective, train
-from damm_lite.tumours import SyntheticTumours
+from damm_lite.tumours import HELD_OUT_SEED, SyntheticTumours
 from damm_lite.unet import UNetConfig
 
 
@@ -39,7 +40,7 @@ class Network:
 class Level:
     """One way to build and use the network."""
 
-    network: Network = Network()  # noqa: RUF009 (frozen)
+    network: Network = Network()
     gate: Callable = DAMMP  # makes a gate; called once a prediction
     num_steps: int = 20
 
@@ -119,7 +120,7 @@ def ablate(factor, seeds=(0, 1, 2), budget=None, factors=FACTORS):
     if factor not in factors:
         raise ValueError(f"factor: expected one of {', '.join(factors)}, got {factor!r}")
     budget = budget or Budget()
-    batch = stack(SyntheticTumours(budget.test_patches, budget.size, seed=1_000_001))
+    batch = stack(SyntheticTumours(budget.test_patches, budget.size, seed=HELD_OUT_SEED))
     tables = []
     for seed in seeds:
         trained = {}
@@ -149,9 +150,14 @@ def main():
     parser.add_argument("factors", nargs="+", choices=FACTORS, metavar="factor", help=f"of {', '.join(FACTORS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=Budget.steps, help="training steps of each network")
-    parser.add_argument("--out", required=True, help="the table, a CSV file")
+    parser.add_argument("--patches", type=int, default=Budget.patches, help="training patches of each network")
+    parser.add_argument("--test-patches", type=int, default=Budget.test_patches)
+    parser.add_argument("--out", type=Path, required=True, help="the table, a CSV file")
     arguments = parser.parse_args()
-    budget = replace(Budget(), steps=arguments.steps)
+    if not arguments.out.parent.is_dir():
+        parser.error(f"--out: there is no folder {arguments.out.parent}")
+    chosen = {name: getattr(arguments, name) for name in ("steps", "patches", "test_patches")}
+    budget = replace(Budget(), **chosen)
     table = pd.concat([ablate(factor, arguments.seeds, budget) for factor in arguments.factors])
     table.round(4).to_csv(arguments.out, index=False)
     print(summarise(table).round(3).to_string())  # noqa: T201 (a command's result)

@@ -41,7 +41,7 @@ def save_checkpoint(path, model, schedule, **about):
     description = {"network": type(model).__name__, "arguments": arguments, "about": about}
     tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
     tensors["schedule.alphas_cumprod"] = schedule.alphas_cumprod
-    with _written_aside(path) as whole:
+    with written_aside(path) as whole:
         save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})
 
 
@@ -81,7 +81,7 @@ def save_state(path, step):
         ema=step.ema.state_dict(),
         optimizer=step.optimizer.state_dict(),
     )
-    with _written_aside(path) as whole:
+    with written_aside(path) as whole:
         torch.save(state, whole)
 
 
@@ -106,12 +106,14 @@ def load_state(path, model, ema, optimizer, config):
 
 
 @contextlib.contextmanager
-def _written_aside(path):
+def written_aside(path):
     """A path to write to; what is written there is flushed to disk and then takes `path`'s place."""
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
         whole = Path(aside) / path.name
         yield whole
+        os.umask(umask := os.umask(0))
+        whole.chmod(0o666 & ~umask)  # as any new file; safetensors makes its own private
         with open(whole, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(whole, path)

@@ -215,20 +215,21 @@ def upsample(confidence_map, factor):
     return nn.functional.interpolate(confidence_map, scale_factor=float(factor), mode="bilinear")
 
 
-def damm_loss(output, target, trusted=None):
-    """Our objective: both branches always trained, and u the best mix of the two; a scalar.
+def damm_loss(output, target, trusted=None, *, alpha=0.01):
+    """Our objective: both branches always trained, and u taught which of them is closer; a scalar.
 
     `target` (B, C, H, W) is what both branches should output; `trusted` (B, 1, H, W) in {0, 1}
     marks where the secondary image is known to be right, and only there the multi-modal branch
-    has to be. The last term asks of u, pixel by pixel, the mix u multi + (1 - u) uni closest to
-    the target, with the branches held fixed: u tends to 1 where the multi-modal branch errs
-    less, to 0 where it errs more, and is left alone where they agree.
+    has to be. The last term, alpha BCE(u, y), has for each of the map's cells y = 1 where the
+    multi-modal branch errs less: u is the chance that it does, so that u > 1/2 is the better bet.
     """
     trusted = torch.ones_like(target[:, :1]) if trusted is None else trusted
-    u = upsample(output.confidence_map[:, None], target.shape[-1] // output.confidence_map.shape[-1])
-    mix = u * output.multi.detach() + (1 - u) * output.uni.detach()
-    l_uni, l_multi, l_mix = ((x - target).square() for x in (output.uni, output.multi, mix))
-    return l_uni.mean() + (trusted * l_multi).mean() + l_mix.mean()
+    u = output.confidence_map[:, None]
+    l_uni, l_multi = (output.uni - target).square(), (output.multi - target).square()
+    gain = (l_uni - l_multi).detach().mean(dim=1, keepdim=True)  # (B, 1, H, W)
+    better = nn.functional.adaptive_avg_pool2d(gain, u.shape[2:]) > 0  # (B, 1, h, w)
+    gate = nn.functional.binary_cross_entropy(u, better.to(u.dtype))
+    return l_uni.mean() + (trusted * l_multi).mean() + alpha * gate
 
 
 def released_loss(output, target, *, alpha=1e-4, gamma=0.5):

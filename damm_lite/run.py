@@ -1,6 +1,7 @@
 """A long run that survives interruptions: state and losses kept on disk, speed and memory reported."""
 
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from damm_lite.checkpoint import load_checkpoint, save_checkpoint, save_state
+from damm_lite.checkpoint import load_checkpoint, save_checkpoint, save_state, written_aside
 from damm_lite.train import TrainConfig, train
 
 MODEL = "model.safetensors"
@@ -49,7 +50,8 @@ def fit(model, schedule, dataset, config=None, objective=None, *, folder, accele
                 about = dict(seed=config.seed, steps=config.num_steps, device=str(accelerator.device))
                 save_checkpoint(folder / MODEL, step.ema, schedule, **about)
             # The state comes last: what is beside it may then be ahead of it, never behind.
-            np.savetxt(log, losses)
+            with written_aside(log) as whole:
+                np.savetxt(whole, losses)
             save_state(state, step)
             saved = time.monotonic()
         rate = (step.step - first) / (time.monotonic() - start)
@@ -66,4 +68,5 @@ def peak_memory(device):
     """The most memory taken so far, in GiB: on a GPU by tensors, else by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -48,12 +48,15 @@ def test_every_factor_starts_from_the_book_or_says_so(factor):
 
 def test_plain_attention_ignores_the_confidence():
     torch.manual_seed(0)
-    plain = PlainAttention(16, None)
-    scaled = UAFM(16, None)
+    plain, scaled = PlainAttention(16, None), UAFM(16, None)
     scaled.load_state_dict(plain.state_dict())
     a, m, u = torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4), torch.rand(2, 1, 4, 4)
-    assert torch.equal(plain(a, m, u), scaled(a, m, torch.ones_like(u)))
-    assert not torch.equal(plain(a, m, u), scaled(a, m, u))
+    q, k, v = plain.q(plain.norm(a)).flatten(2), plain.k(plain.norm(m)).flatten(2), plain.v(plain.norm(m)).flatten(2)
+    weights = torch.einsum("bci,bcj->bij", q / 16**0.5, k).softmax(dim=-1)
+    expected = a + plain.proj(torch.einsum("bij,bcj->bci", weights, v).view_as(a))
+    torch.testing.assert_close(plain(a, m, u), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(plain(a, m, u), plain(a, m, 1 - u))
+    assert not torch.allclose(scaled(a, m, u), expected, atol=1e-3)
 
 
 def test_deciding_once_keeps_to_the_first_decision():
@@ -75,10 +78,23 @@ def test_unknown_factors_are_named():
     assert ablate_function is ablate
 
 
+def command(*arguments):
+    return subprocess.run([sys.executable, "-m", "damm_lite.ablate", *arguments], capture_output=True, text=True)
+
+
 def test_the_command_writes_a_table(tmp_path):
-    out = tmp_path / "table.csv"
-    command = [sys.executable, "-m", "damm_lite.ablate", "--help"]
-    assert "fusion" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    command = [sys.executable, "-m", "damm_lite.ablate", "sideways", "--out", out]
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 2 and "sideways" in refused.stderr and not out.exists()
+    out, budget = tmp_path / "table.csv", ["--seeds", "0", "--steps", "1", "--patches", "8", "--test-patches", "4"]
+    result = command("attention", "--out", out, *budget)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(out)
+    assert list(table.groupby("level", sort=False).size()) == [4, 4] and table.ssim.between(-1, 1).all()
+    assert "keys scaled by confidence" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [(("sideways", "--out", "x.csv"), "sideways"), (("head", "--out", "no/such/folder/x.csv"), "no/such/folder")],
+)
+def test_the_command_refuses_before_any_work(arguments, message):
+    result = command(*arguments)
+    assert result.returncode == 2 and message in result.stderr and "training" not in result.stderr

@@ -37,6 +37,8 @@ def test_round_trip(model, tmp_path):
     for key, value in model.state_dict().items():
         assert torch.equal(copy.state_dict()[key], value), key
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+    (tmp_path / "any file").touch()
+    assert path.stat().st_mode == (tmp_path / "any file").stat().st_mode
 
 
 def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The network, its gates and its losses: what each promises."""
 
+import math
+
 import pytest
 import torch
 
@@ -171,25 +173,29 @@ def test_damm_loss_moves_the_map_towards_the_better_branch():
     target = torch.zeros(1, 1, 8, 8)
     uni, multi = torch.full((1, 1, 8, 8), 0.4), torch.zeros(1, 1, 8, 8)
     multi[..., 4:] = 0.8  # right on the left half, worse than uni on the right
-    u = torch.full((1, 2, 2), 0.5, requires_grad=True)
+    u = torch.full((1, 2, 2), 0.3, requires_grad=True)
     output = DAMMOutput(uni.requires_grad_(), multi.requires_grad_(), u.mean((1, 2)), u)
     trusted = torch.ones_like(target)
     trusted[..., 4:] = 0
-    loss = damm_loss(output, target, trusted)
-    mix = torch.nn.functional.interpolate(u[:, None], scale_factor=4.0, mode="bilinear") * (multi - uni) + uni
-    expected = uni.square().mean() + multi[..., :4].square().sum() / 64 + mix.square().mean()
-    torch.testing.assert_close(loss, expected)
+    loss = damm_loss(output, target, trusted, alpha=0.5)
+    entropy = -(math.log(0.3) + math.log(0.7)) / 2  # y = 1 in the two cells on the left, 0 on the right
+    assert loss.item() == pytest.approx(0.4**2 + 0 + 0.5 * entropy)
     loss.backward()
-    assert (u.grad[..., 0] < 0).all() and (u.grad[..., 1] > 0).all()
-    assert (multi.grad[..., 4:] == 0).all()  # not trained where it is known to be misled
+    torch.testing.assert_close(u.grad[0], 0.5 / 4 * torch.tensor([[-1 / 0.3, 1 / 0.7]] * 2))
+    assert (multi.grad == 0).all()  # perfect on the left, known to be misled on the right
     torch.testing.assert_close(uni.grad, 2 * uni.detach() / 64)  # and the map's term trains no branch
 
 
-def test_damm_loss_is_stationary_at_the_best_mix():
-    uni, multi = torch.full((1, 1, 4, 4), 1.0), torch.full((1, 1, 4, 4), -2.0)
-    u = torch.full((1, 1, 1), 1 / 3, requires_grad=True)  # 1/3 of -2 and 2/3 of 1 is 0, the target
-    damm_loss(DAMMOutput(uni, multi, u.mean((1, 2)), u), torch.zeros(1, 1, 4, 4)).backward()
-    torch.testing.assert_close(u.grad, torch.zeros(1, 1, 1), atol=1e-6, rtol=0)
+def test_damm_loss_asks_for_the_chance_that_the_multi_modal_branch_is_closer():
+    generator = torch.Generator().manual_seed(0)
+    uni, multi = torch.randn(2, 4000, 1, 4, 4, generator=generator)
+    output = DAMMOutput(uni, 0.9 * multi, None, torch.full((4000, 1, 1), 0.5, requires_grad=True))
+    u = torch.linspace(0.05, 0.95, 181)
+    losses = [
+        damm_loss(output._replace(confidence_map=torch.full((4000, 1, 1), v)), torch.zeros(4000, 1, 4, 4)) for v in u
+    ]
+    closer = (0.81 * multi.square().mean((1, 2, 3)) < uni.square().mean((1, 2, 3))).float().mean()
+    assert u[torch.stack(losses).argmin()].item() == pytest.approx(closer.item(), abs=0.006)
 
 
 def test_released_loss_starves_the_losing_branch():

@@ -1,7 +1,6 @@
 """What is shipped in data/: reproducible, listed with its sha256, found here and fetched elsewhere."""
 
 import http.server
-import importlib.util
 import json
 import threading
 from functools import partial
@@ -12,6 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import make_manifest
+import make_tumour_sample
 from damm_lite import download
 from damm_lite.download import fetch, load_pretrained
 
@@ -19,19 +20,12 @@ ROOT = Path(__file__).parents[1]
 WEIGHTS = sorted((ROOT / "data" / "weights").glob("*.safetensors"))
 
 
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_manifest_lists_every_file_as_it_is():
-    assert (ROOT / "damm_lite" / "manifest.txt").read_text() == tool("make_manifest").manifest(ROOT)
+    assert (ROOT / "damm_lite" / "manifest.txt").read_text() == make_manifest.manifest(ROOT)
 
 
 def test_sample_can_be_regenerated_to_the_bit(tmp_path):
-    tool("make_tumour_sample").make(tmp_path)
+    make_tumour_sample.make(tmp_path)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.tif"))
     assert len(made) == 12
     for path in made:

@@ -2,18 +2,15 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from damm_lite.download import REPOSITORY
+from fork import stamp
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from damm_lite.download import REPOSITORY  # noqa: E402
-from fork import stamp  # noqa: E402
-
 URL = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
 

@@ -103,9 +103,10 @@ def test_learning_rate_warms_up_and_decays(patches):
 def test_every_objective_trains(patches, objective, target):
     torch.manual_seed(0)
     model = DAMMNet(SMALL, objective=target)
-    config = TrainConfig(25, 4, learning_rate=3e-3, warmup_steps=5)
-    losses = [s.loss for s in train(model, SCHEDULE, patches, config, objective, progress=False)]
-    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+    losses = [
+        s.loss for s in train(model, SCHEDULE, patches, TrainConfig(40, 8, warmup_steps=5), objective, progress=False)
+    ]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
 def test_one_patch_can_be_learnt_by_heart(patches):

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 import damm_lite as dl
 
-TEST_SEED, DIAL_SEED, SIZE = 1_000_001, 2_000_001, 64
+DIAL_SEED, SIZE = 2_000_001, 64
 GATES = {
     "uni": dl.UniModal(),
     "multi": dl.MultiModal(),
@@ -56,7 +56,7 @@ def measure(model, schedule, batch, gates, num_steps):
 
 def measure_patches(n, num_steps):
     """The table of patches.csv."""
-    batch = dl.stack(dl.SyntheticTumours(n, SIZE, TEST_SEED))
+    batch = dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
     tables = []
     for name in ("tumour-64", "tumour-64-released"):
         model, schedule = dl.load_pretrained(name)

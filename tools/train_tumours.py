@@ -22,17 +22,17 @@ import torch
 
 import damm_lite as dl
 
-TRAIN_SEED, TEST_SEED = 1, 1_000_001
+TRAIN_SEED = 1
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64, help="side of a patch in pixels")
     parser.add_argument("--widths", type=int, nargs=4, default=(16, 16, 32, 64))
-    parser.add_argument("--patches", type=int, default=4096, help="training patches to simulate")
+    parser.add_argument("--patches", type=int, default=16384, help="training patches to simulate")
     parser.add_argument("--test-patches", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--minutes", type=float, help="instead of --steps, also counting the simulation")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -65,7 +65,7 @@ def predictions(model, schedule, batch):
 
 def table(model, schedule, size, n):
     """Mean SSIM by branch and kind on n held-out patches, 20 steps; printed, and returned as a dict."""
-    batch = dl.stack(dl.SyntheticTumours(n, size, seed=TEST_SEED))
+    batch = dl.stack(dl.SyntheticTumours(n, size, seed=dl.HELD_OUT_SEED))
     kinds = ["none", *dl.DIVERGENCES]
     columns = {"consistent": ~batch["divergent"], "divergent": batch["divergent"]}
     columns |= {kind: torch.tensor([k == kind for k in batch["kind"]]) for kind in kinds[1:]}
@@ -136,6 +136,7 @@ def main():
     state = arguments.out and arguments.out.with_suffix(".state")
     if state:
         state.parent.mkdir(parents=True, exist_ok=True)
+    resumed = bool(state and (state.exists() or state.with_suffix(".warmup.state").exists()))
     torch.manual_seed(arguments.seed)
     trainer = train_released if arguments.released else train_concat if arguments.concat else train_ours
     last = trainer(network, schedule, patches, config, state)
@@ -149,7 +150,8 @@ def main():
         "seed": arguments.seed,
         "steps": steps,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
-        "minutes": round(minutes, 1),
+        "minutes": round(minutes, 1),  # of this start alone, where the run was resumed
+        "resumed": resumed,
         "torch": torch.__version__,
     }
     if arguments.out:
