@@ -1,7 +1,7 @@
 """damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
 
-Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, mismatch,
-train, samplers, predict, metrics, plotting. Names are loaded when first used, so that
+Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
+mismatch, train, samplers, predict, baselines, metrics, plotting. Names are loaded when first used, so that
 importing the package is quick and brings no plotting along.
 """
 
@@ -43,20 +43,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "unet": ["UNet", "UNetConfig", "timestep_embedding"],
         "fusion": ["MMFM", "UAFM", "Addition", "Concatenation", "JointConfidence", "PlainAttention", "QueryConfidence"],
-        "damm": [
-            "Average",
-            "DAMMNet",
-            "DAMMOutput",
+        "damm": ["DAMMNet", "DAMMOutput"],
+        "gates": [
             "DAMMP",
+            "Average",
             "DecideOnce",
             "HardSpatialDAMMP",
             "MultiModal",
             "SpatialDAMMP",
             "UniModal",
-            "damm_loss",
-            "released_loss",
-            "warmup_loss",
         ],
+        "losses": ["damm_loss", "released_loss", "warmup_loss"],
         "mismatch": ["make_mismatches"],
         "official": ["load_official_state_dict"],
         "checkpoint": ["load_checkpoint", "load_state", "save_checkpoint", "save_state"],
@@ -73,6 +70,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "run": ["Progress", "fit"],
         "samplers": ["ddim_sampler", "ddim_step", "ddpm_sampler", "dpm_sampler", "posterior", "timestep_grid"],
         "predict": ["Prediction", "predict", "predict_unet"],
+        "baselines": ["DistanceBaseline", "concat_regression_objective", "regress", "regression_objective"],
         "metrics": ["bootstrap_interval", "evaluate", "gate_auroc", "mae", "psnr", "ssim", "ssim_map"],
         "ablate": ["FACTORS", "Budget", "Level", "Network", "ablate", "summarise"],
         "download": ["fetch", "load_pretrained"],

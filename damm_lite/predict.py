@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from damm_lite.damm import DAMMP, MultiModal, UniModal
 from damm_lite.data import check_tensor
+from damm_lite.gates import DAMMP, MultiModal, UniModal
 from damm_lite.samplers import ddim_sampler
 
 GATES = {"damm": DAMMP(), "uni": UniModal(), "multi": MultiModal()}

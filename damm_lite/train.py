@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from damm_lite.checkpoint import load_state
-from damm_lite.damm import damm_loss, released_loss, warmup_loss
 from damm_lite.data import stack
+from damm_lite.losses import damm_loss, released_loss, warmup_loss
 from damm_lite.mismatch import make_mismatches
 from damm_lite.parallel import share_batch_statistics
 

@@ -9,10 +9,12 @@ import torch
 
 from damm_lite import ablate as ablate_function
 from damm_lite.ablate import FACTORS, Budget, Level, Network, ablate, summarise, train_network
-from damm_lite.damm import DAMMNet, DecideOnce, MultiModal
+from damm_lite.damm import DAMMNet
 from damm_lite.fusion import UAFM, Addition, PlainAttention
+from damm_lite.gates import DecideOnce, MultiModal
 from damm_lite.predict import predict
 from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.train import train
 from damm_lite.unet import UNetConfig
 
 TINY = Budget(size=16, widths=(16, 16, 16, 16), patches=8, steps=3, batch_size=4, test_patches=12)
@@ -23,6 +25,7 @@ def test_a_table_has_a_row_for_each_level_seed_and_patch():
     table = ablate("fusion", seeds=(0, 1), budget=TINY, factors=factors)
     assert len(table) == 2 * 2 * 12 and not table.isna().any().any()
     assert set(table.level) == {"MMFM", "addition"} and set(table.seed) == {0, 1}
+    train_network.cache_clear()
     again = ablate("fusion", seeds=(0,), budget=TINY, factors=factors)
     pd.testing.assert_frame_equal(again, table[table.seed == 0].reset_index(drop=True))
     summary = summarise(table)
@@ -31,12 +34,18 @@ def test_a_table_has_a_row_for_each_level_seed_and_patch():
 
 
 def test_levels_that_differ_in_use_share_one_training(monkeypatch):
-    calls = []
-    module = sys.modules[train_network.__module__]
-    monkeypatch.setattr(module, "train_network", lambda *a: calls.append(a) or train_network(*a))
-    factors = {"gate": {"every step": Level(num_steps=2), "multi": Level(gate=MultiModal, num_steps=2)}}
-    table = ablate("gate", seeds=(0,), budget=TINY, factors=factors)
-    assert len(calls) == 1 and set(table.level) == {"every step", "multi"}
+    runs = []
+    monkeypatch.setattr(sys.modules["damm_lite.ablate"], "train", lambda *a: runs.append(a) or train(*a))
+    factors = {
+        "gate": {"every step": Level(num_steps=2), "multi": Level(gate=MultiModal, num_steps=2)},
+        "num_steps": {"2": Level(num_steps=2), "3": Level(num_steps=3)},
+    }
+    train_network.cache_clear()
+    for factor in factors:
+        ablate(factor, seeds=(0,), budget=TINY, factors=factors)
+    assert len(runs) == 1
+    ablate("gate", seeds=(1,), budget=TINY, factors=factors)
+    assert len(runs) == 2
 
 
 @pytest.mark.parametrize("factor", FACTORS)

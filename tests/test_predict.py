@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from damm_lite.damm import DAMMP, DAMMNet, SpatialDAMMP
+from damm_lite.damm import DAMMNet
 from damm_lite.data import chunks, stack
+from damm_lite.gates import DAMMP, SpatialDAMMP
 from damm_lite.predict import predict, predict_unet
 from damm_lite.samplers import ddim_sampler
 from damm_lite.schedules import PredictsImage, scaled_linear_schedule

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from conftest import relative_error
-from damm_lite.damm import DAMMNet, released_loss, warmup_loss
+from damm_lite.damm import DAMMNet, DAMMOutput
 from damm_lite.fusion import MMFM, UAFM, QueryConfidence
+from damm_lite.losses import released_loss, warmup_loss
 from damm_lite.official import load_official_state_dict, official_names
 from damm_lite.unet import UNetConfig, timestep_embedding
 
@@ -158,8 +159,6 @@ def test_warmup_loss(vectors):
 
 
 def output_with(arrays):
-    from damm_lite.damm import DAMMOutput
-
     return DAMMOutput(arrays["o_s"], arrays["o_mm"], arrays["c"], arrays["u_map"].squeeze(-1))
 
 

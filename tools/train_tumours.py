@@ -4,6 +4,7 @@
     python tools/train_tumours.py --out data/weights/tumour-64.safetensors
     python tools/train_tumours.py --released --out data/weights/tumour-64-released.safetensors
     python tools/train_tumours.py --concat --out data/weights/concat-64.safetensors
+    python tools/train_tumours.py --regression both --seed 1 --out _build/baselines/both-1.safetensors
 
 One training pair in ten diverges, one test pair in two: divergence is rarer in training than in
 the field. With --minutes the number of steps is chosen from the time that the first ones take.
@@ -16,6 +17,7 @@ import platform
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ import torch
 import damm_lite as dl
 
 TRAIN_SEED = 1
+INPUTS = {"vessels": ["primary"], "both": ["primary", "secondary"]}
 
 
 def parse():
@@ -39,6 +42,7 @@ def parse():
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--released", action="store_true", help="head, losses, phases and target as released")
     kind.add_argument("--concat", action="store_true", help="one plain U-Net on both images, concatenated")
+    kind.add_argument("--regression", choices=INPUTS, help="one U-Net that predicts at once, without diffusion")
     parser.add_argument("--out", type=Path, help="where to store the weights; a safetensors file")
     return parser.parse_args()
 
@@ -51,35 +55,45 @@ def steps_within(seconds, model, schedule, patches, batch):
     return int((seconds - (time.perf_counter() - times[0])) / per_step)
 
 
-def predictions(model, schedule, batch):
-    """(name, x0, confidence) of each way to use the network, 20 steps."""
-    parts = list(dl.chunks(batch, 16))
-    if isinstance(model, dl.UNet):
-        conditions = [torch.cat([part["primary"], part["secondary"]], dim=1) for part in parts]
-        yield "concat", torch.cat([dl.predict_unet(model, schedule, c, num_steps=20).cpu() for c in conditions]), None
-        return
-    for branch in ("uni", "multi", "damm"):
-        results = [dl.predict(model, schedule, part["primary"], part["secondary"], branch=branch) for part in parts]
-        yield branch, torch.cat([r.x0.cpu() for r in results]), torch.cat([r.confidence.cpu() for r in results])
+def of_branches(model, schedule, part):
+    """x0 of each way to use a `DAMMNet`, 20 steps, by name, and the "confidence"."""
+    images = part["primary"], part["secondary"]
+    results = {branch: dl.predict(model, schedule, *images, branch=branch) for branch in ("uni", "multi", "damm")}
+    return {branch: result.x0.cpu() for branch, result in results.items()} | dict(confidence=results["damm"].confidence)
 
 
-def table(model, schedule, size, n):
-    """Mean SSIM by branch and kind on n held-out patches, 20 steps; printed, and returned as a dict."""
+def of_concat(model, schedule, part):
+    """x0 of one U-Net on both images."""
+    conditions = torch.cat([part["primary"], part["secondary"]], dim=1)
+    return {"concat": dl.predict_unet(model, schedule, conditions, num_steps=20).cpu()}
+
+
+def of_regression(model, schedule, part):
+    """x0 of a U-Net without diffusion, in one pass."""
+    channels = model.config.in_channels - model.config.out_channels
+    images = [part[name].to(next(model.parameters()).device) for name in ("primary", "secondary")[:channels]]
+    with torch.inference_mode():
+        return {"regression": dl.regress(model, torch.cat(images, dim=1)).clamp(-1, 1).cpu()}
+
+
+def table(predictions_of, size, n):
+    """Mean SSIM by prediction and kind on n held-out patches; printed, and returned as a dict."""
     batch = dl.stack(dl.SyntheticTumours(n, size, seed=dl.HELD_OUT_SEED))
     kinds = ["none", *dl.DIVERGENCES]
     columns = {"consistent": ~batch["divergent"], "divergent": batch["divergent"]}
     columns |= {kind: torch.tensor([k == kind for k in batch["kind"]]) for kind in kinds[1:]}
     columns["all"] = torch.ones(n, dtype=torch.bool)
     whole = torch.tensor([kind in ("none", "section", "shift") for kind in batch["kind"]])  # all right or all wrong
-    print(f"{'SSIM':8}" + "".join(f"{name:>12}" for name in columns))
-    scores = {}
-    for name, x0, confidence in predictions(model, schedule, batch):
+    print(f"{'SSIM':10}" + "".join(f"{name:>12}" for name in columns))
+    parts = [predictions_of(part) for part in dl.chunks(batch, 16)]
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    scores, confidence = {}, found.pop("confidence", None)
+    for name, x0 in found.items():
         ssim = dl.ssim(x0, batch["target"])
         scores[name] = {column: round(float(ssim[rows].mean()), 4) for column, rows in columns.items()}
-        print(f"{name:8}" + "".join(f"{score:12.3f}" for score in scores[name].values()))
-        if confidence is not None:
-            scores["auroc"] = round(dl.gate_auroc(confidence[whole], batch["divergent"][whole]), 4)
-    if "auroc" in scores:
+        print(f"{name:10}" + "".join(f"{score:12.3f}" for score in scores[name].values()))
+    if confidence is not None:
+        scores["auroc"] = round(dl.gate_auroc(confidence.cpu()[whole], batch["divergent"][whole]), 4)
         print(f"gate AUROC, consistent against section and shift: {scores['auroc']:.3f}")
     return scores
 
@@ -120,6 +134,22 @@ def train_concat(network, schedule, patches, config, state):
     return train_resumably(model, schedule, patches, config, dl.concat_objective, state)
 
 
+def train_regression(inputs, network, schedule, patches, config, state):
+    """The same U-Net, asked for the answer at once."""
+    objective = {"vessels": dl.regression_objective, "both": dl.concat_regression_objective}[inputs]
+    model = dl.UNet(dataclasses.replace(network, in_channels=1 + len(INPUTS[inputs])), objective=dl.PredictsImage)
+    return train_resumably(model, schedule, patches, config, objective, state)
+
+
+def chosen(arguments):
+    """(how to train, how to predict) what the arguments ask for."""
+    if arguments.regression:
+        return partial(train_regression, arguments.regression), of_regression
+    if arguments.concat:
+        return train_concat, of_concat
+    return train_released if arguments.released else train_ours, of_branches
+
+
 def main():
     arguments = parse()
     start = time.perf_counter()
@@ -138,7 +168,7 @@ def main():
         state.parent.mkdir(parents=True, exist_ok=True)
     resumed = bool(state and (state.exists() or state.with_suffix(".warmup.state").exists()))
     torch.manual_seed(arguments.seed)
-    trainer = train_released if arguments.released else train_concat if arguments.concat else train_ours
+    trainer, predictions_of = chosen(arguments)
     last = trainer(network, schedule, patches, config, state)
     minutes = (time.perf_counter() - start) / 60
     device = next(last.ema.parameters()).device
@@ -156,7 +186,7 @@ def main():
     }
     if arguments.out:
         dl.save_checkpoint(arguments.out, last.ema, schedule, **about)
-    scores = table(last.ema, schedule, arguments.size, arguments.test_patches)
+    scores = table(partial(predictions_of, last.ema, schedule), arguments.size, arguments.test_patches)
     if arguments.out:
         dl.save_checkpoint(arguments.out, last.ema, schedule, **about, scores=scores)
         state.unlink(missing_ok=True)

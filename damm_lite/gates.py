@@ -1,0 +1,109 @@
+"""Gates: which branch to believe, decided anew at every step (the paper's DAMMP), and the alternatives to it.
+
+A gate is called with the network and what its encoders say of one step, and decodes what it needs.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+
+class Decision(NamedTuple):
+    """What a gate made of one step."""
+
+    output: torch.Tensor  # (B, C, H, W)
+    trust: torch.Tensor  # (B,), the share of the multi-modal branch in it
+    confidence: torch.Tensor  # (B,)
+    confidence_map: torch.Tensor  # (B, h, w)
+
+
+def _decide(output, trust, encoded):
+    return Decision(output, trust, encoded.confidence, encoded.confidence_map.squeeze(1))
+
+
+class DAMMP:
+    """The paper's gate: the uni-modal branch where c < gamma, else the multi-modal one.
+
+    c is known before either decoder has run, so each sample runs only the one it needs.
+    """
+
+    def __init__(self, gamma=0.5):
+        self.gamma = gamma
+
+    def __call__(self, model, encoded):
+        """(network, `Encoded`) -> `Decision`."""
+        return self.take(model, encoded, encoded.confidence >= self.gamma)
+
+    @staticmethod
+    def take(model, encoded, use_multi):
+        """Decode each sample with the branch that `use_multi` (B,) says."""
+        rows = {True: use_multi.nonzero()[:, 0], False: (~use_multi).nonzero()[:, 0]}
+        decoded = [
+            decode(encoded.select(rows[multi]))
+            for multi, decode in ((True, model.decode_multi), (False, model.decode_uni))
+            if len(rows[multi])
+        ]
+        back = torch.cat([rows[True], rows[False]]).argsort()
+        return _decide(torch.cat(decoded)[back], use_multi.float(), encoded)
+
+
+class DecideOnce:
+    """`DAMMP` that decides at the first step and keeps to it; make a new one for each prediction."""
+
+    def __init__(self, gamma=0.5):
+        self.gamma, self.use_multi = gamma, None
+
+    def __call__(self, model, encoded):
+        if self.use_multi is None:
+            self.use_multi = encoded.confidence >= self.gamma
+        return DAMMP.take(model, encoded, self.use_multi)
+
+
+class UniModal:
+    """The gate that always believes the uni-modal branch."""
+
+    def __call__(self, model, encoded):
+        return _decide(model.decode_uni(encoded), torch.zeros_like(encoded.confidence), encoded)
+
+
+class MultiModal:
+    """The gate that always believes the multi-modal branch."""
+
+    def __call__(self, model, encoded):
+        return _decide(model.decode_multi(encoded), torch.ones_like(encoded.confidence), encoded)
+
+
+class SpatialDAMMP:
+    """A gate for every pixel: both branches, mixed by the confidence map, upsampled."""
+
+    def __call__(self, model, encoded):
+        return _mix(model, encoded, upsample(encoded.confidence_map, 4))
+
+
+class HardSpatialDAMMP:
+    """A gate for every pixel that takes one branch or the other: the multi-modal one where u >= gamma."""
+
+    def __init__(self, gamma=0.5):
+        self.gamma = gamma
+
+    def __call__(self, model, encoded):
+        return _mix(model, encoded, (upsample(encoded.confidence_map, 4) >= self.gamma).float())
+
+
+class Average:
+    """No gate: the mean of both branches."""
+
+    def __call__(self, model, encoded):
+        return _mix(model, encoded, torch.full_like(upsample(encoded.confidence_map, 4), 0.5))
+
+
+def _mix(model, encoded, u):
+    """Both branches, the multi-modal one with weight u (B, 1, H, W)."""
+    output = u * model.decode_multi(encoded) + (1 - u) * model.decode_uni(encoded)
+    return _decide(output, u.mean(dim=(1, 2, 3)), encoded)
+
+
+def upsample(confidence_map, factor):
+    """(B, 1, h, w) -> (B, 1, factor h, factor w), bilinear."""
+    return functional.interpolate(confidence_map, scale_factor=float(factor), mode="bilinear")

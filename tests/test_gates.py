@@ -1,0 +1,56 @@
+"""The gates: which branch they believe."""
+
+import torch
+
+from damm_lite.gates import DAMMP, Average, HardSpatialDAMMP, MultiModal, SpatialDAMMP, UniModal
+from test_damm import inputs, tiny
+
+
+def encoded_with(model, confidence, args):
+    """The model's own encoding, with confidences put in by hand."""
+    encoded = model.encode(*args)
+    maps = torch.tensor(confidence).view(-1, 1, 1, 1).expand_as(encoded.confidence_map)
+    return encoded._replace(confidence_map=maps)
+
+
+def test_dammp_takes_the_branch_that_confidence_names():
+    model, args = tiny(), inputs()
+    confidence = [0.9, 0.5, 0.49, 0.1]  # the paper: uni-modal strictly below gamma
+    encoded = encoded_with(model, confidence, args)
+    uni, multi = model.decode_uni(encoded), model.decode_multi(encoded)
+    decision = DAMMP()(model, encoded)
+    assert decision.trust.tolist() == [1, 1, 0, 0]
+    torch.testing.assert_close(decision.output, torch.cat([multi[:2], uni[2:]]), rtol=1e-4, atol=1e-5)
+    assert DAMMP(gamma=0.05)(model, encoded).trust.tolist() == [1] * 4
+    assert DAMMP(gamma=1.0)(model, encoded).trust.tolist() == [0] * 4
+    torch.testing.assert_close(UniModal()(model, encoded).output, uni)
+    torch.testing.assert_close(MultiModal()(model, encoded).output, multi)
+
+
+def test_gates_do_not_mind_the_order_of_a_batch():
+    model, args, order = tiny(), inputs(), torch.tensor([2, 0, 3, 1])
+    encoded = encoded_with(model, [0.9, 0.2, 0.7, 0.1], args)
+    for gate in (DAMMP(), SpatialDAMMP(), UniModal(), MultiModal()):
+        whole, shuffled = gate(model, encoded), gate(model, encoded.select(order))
+        torch.testing.assert_close(whole.output[order], shuffled.output, rtol=1e-4, atol=1e-5)
+        assert torch.equal(whole.trust[order], shuffled.trust)
+
+
+def test_spatial_dammp_mixes_by_pixel():
+    model, args = tiny(), inputs()
+    encoded = encoded_with(model, [1.0, 0.0, 0.25, 0.5], args)
+    uni, multi = model.decode_uni(encoded), model.decode_multi(encoded)
+    u = torch.tensor([1.0, 0.0, 0.25, 0.5]).view(-1, 1, 1, 1)
+    expected = {SpatialDAMMP(): u, HardSpatialDAMMP(): (u >= 0.5).float(), Average(): torch.full_like(u, 0.5)}
+    for gate, share in expected.items():
+        decision = gate(model, encoded)
+        torch.testing.assert_close(decision.output, share * multi + (1 - share) * uni, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(decision.trust, share.flatten())
+
+
+def test_early_decision_is_the_whole_network():
+    model, args = tiny(), inputs(6)
+    out = model(*args)
+    decision = DAMMP()(model, model.encode(*args))
+    expected = torch.where((out.confidence >= 0.5).view(-1, 1, 1, 1), out.multi, out.uni)
+    torch.testing.assert_close(decision.output, expected, rtol=1e-4, atol=1e-5)
