@@ -1,11 +1,13 @@
 """Measure the trained networks on held-out patches, and store the tables that the chapters show.
 
-    python tools/measure_tumours.py             # data/results/patches.csv and dial.csv; about an hour of CPU
+    python tools/measure_tumours.py             # all tables of data/results; two hours of CPU
+    python tools/measure_tumours.py patches     # one of them
 
 patches.csv has a row for each network and each of 256 patches, half of them divergent: the
 confidence, and SSIM, PSNR (dB) and MAE of each gate. dial.csv has a row for each kind and strength
 of divergence and each of 128 patches, which are the same throughout. Strength is in µm for "shift",
-a fraction of the patch for "dropout" and "necrosis".
+a fraction of the patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1 to 1000
+sampling steps, external.csv those of some gates on tissue unlike any in training.
 """
 
 import argparse
@@ -19,7 +21,8 @@ from tqdm.auto import tqdm
 
 import damm_lite as dl
 
-DIAL_SEED, SIZE = 2_000_001, 64
+SIZE, DIAL_SEED, EXTERNAL_SEED = 64, 2_000_001, 3_000_001
+RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 GATES = {
     "uni": dl.UniModal(),
     "multi": dl.MultiModal(),
@@ -103,16 +106,64 @@ def measure_dial(n, num_steps):
     return pd.concat(tables)
 
 
+def measure_steps(n, num_steps):
+    """The table of steps.csv."""
+    model, schedule = dl.load_pretrained("tumour-64")
+    batch = dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
+    tables = []
+    for steps in (1, 2, 5, 10, 20, 50, 100, 1000):
+        columns = in_batches(lambda part, k=steps: measure(model, schedule, part, {"damm": dl.DAMMP()}, k), batch)
+        tables.append(pd.DataFrame({"num_steps": steps, "index": range(n), "kind": batch["kind"]} | columns))
+    return pd.concat(tables)
+
+
+def external_item(index):
+    """A patch of other tissue: few vessels or many, other constants of transport, noise in both images."""
+    rng = np.random.default_rng([EXTERNAL_SEED, index])
+    physics = dl.Physics(
+        diffusivity=rng.uniform(0.7, 1.4),
+        hindrance=rng.uniform(1.5, 2.5),
+        clearance=rng.uniform(2e-4, 4.5e-4),
+        uptake=rng.uniform(1.4e-3, 2.8e-3),
+        leakage=rng.uniform(3.5e-2, 7e-2),
+    )
+    kind = str(rng.choice(["none"] * len(dl.DIVERGENCES) + list(dl.DIVERGENCES)))
+    vessels = dl.simulate_vessels(rng, SIZE, density=rng.choice([150.0, 400.0]))
+    nuclei = dl.simulate_nuclei(rng, vessels)
+    imaged, acting = dl.DIVERGENCES.get(kind, dl.consistent_pair)(rng, vessels, nuclei, physics)
+    images = {"target": dl.simulate_nanoparticles(vessels, acting, physics)}
+    for name, image in (("primary", vessels), ("secondary", imaged)):
+        images[name] = (image + rng.normal(0, 0.02, image.shape)).clip(0, 1)
+    return {name: dl.to_tensor(image) for name, image in images.items()} | dict(kind=kind)
+
+
+def measure_external(n, num_steps):
+    """The table of external.csv."""
+    model, schedule = dl.load_pretrained("tumour-64")
+    batch = dl.stack([external_item(index) for index in range(n)])
+    gates = {name: GATES[name] for name in ("uni", "multi", "damm", "soft")}
+    columns = in_batches(lambda part: measure(model, schedule, part, gates, num_steps), batch)
+    return pd.DataFrame({"index": range(n), "kind": batch["kind"]} | columns)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", default=["patches", "dial"], help="which to make: patches, dial")
+    parser.add_argument("tables", nargs="*", help="which to make: patches, dial, steps, external; default all")
     parser.add_argument("--num-steps", type=int, default=20)
-    parser.add_argument("--patches", type=int, default=256, help="for patches.csv; dial.csv takes half as many")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "results")
+    parser.add_argument("--patches", type=int, default=256, help="half as many for dial.csv, a quarter for steps.csv")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    n = arguments.patches
+    makers = {
+        "patches": (measure_patches, n),
+        "dial": (measure_dial, n // 2),
+        "steps": (measure_steps, n // 4),
+        "external": (measure_external, n),
+    }
+    if unknown := set(arguments.tables) - set(makers):
+        parser.error(f"tables: expected {', '.join(makers)}, got {', '.join(unknown)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    makers = {"patches": (measure_patches, arguments.patches), "dial": (measure_dial, arguments.patches // 2)}
-    for name in arguments.tables:
+    for name in arguments.tables or makers:
         maker, n = makers[name]
         maker(n, arguments.num_steps).round(4).to_csv(arguments.out / f"{name}.csv", index=False)
 
