@@ -3,6 +3,7 @@ PYTHON ?= python3
 RUN = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/
 
 book: .venv/installed
+	$(RUN)python tools/run_chapters.py
 	$(RUN)jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W
 	@echo "Open file://$(CURDIR)/_build/html/index.html"
 

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 import yaml
 
+import run_chapters
+
 ROOT = Path(__file__).parents[1]
 BUILD = ["book", "--config", "_config.yml", "--path-output", ".", "-W"]
 
@@ -58,8 +60,17 @@ def test_pages_follow_the_package(project):
     assert "shown: second value" in page(project)
 
 
+def test_chapters_that_were_run_before_are_not_run_again(project):
+    assert run_chapters.run(project) == {}
+    result = build(project)
+    assert result.returncode == 0 and "Executing notebook" not in result.stdout + result.stderr
+    assert "shown: first value" in page(project)
+
+
 def test_a_failing_cell_fails_the_build(project):
     write_chapter(project, "raise RuntimeError('broken on purpose')")
+    ((path, traceback),) = run_chapters.run(project).items()
+    assert path.endswith("chapter.ipynb") and "broken on purpose" in traceback
     result = build(project)
     assert result.returncode != 0
     assert "broken on purpose" in result.stdout + result.stderr

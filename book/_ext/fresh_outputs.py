@@ -19,9 +19,14 @@ def key_of(root):
     return digest.hexdigest()[:16]
 
 
+def cache_of(root):
+    """The folder of the outputs that belong to these files."""
+    return root / "_build" / ".jupyter_cache" / key_of(root)
+
+
 def name_cache(app, config):
     # The value takes part in Sphinx's own check for changes: a new name re-reads every page.
-    config.nb_execution_cache_path = str(ROOT / "_build" / ".jupyter_cache" / key_of(ROOT))
+    config.nb_execution_cache_path = str(cache_of(ROOT))
 
 
 def setup(app):
