@@ -4,12 +4,12 @@
     python tools/measure_tumours.py patches     # one of them
 
 patches.csv has a row for each network and each of 256 patches, half of them divergent: the
-confidence, and SSIM, PSNR (dB) and MAE of each gate, of one sample and of the mean of four
-(`ssim_damm`, `ssim_damm_mean`), 20 steps each. dial.csv has a row for each kind and strength of
-divergence and each of 128 patches, which are the same throughout, and the same scores, with five
-steps. Strength is in µm for "shift", a fraction of the patch for "dropout" and "necrosis".
-steps.csv has DAMM's scores for 1 to 1000 sampling steps, external.csv those of some gates on tissue
-unlike any in training.
+confidence, and SSIM, PSNR (dB) and MAE of each gate, of one sample of 20 steps and of the mean of
+four samples of five (`ssim_damm`, `ssim_damm_mean`), which costs the same. dial.csv has a row for
+each kind and strength of divergence and each of 128 patches, which are the same throughout, and the
+scores of one sample of five steps and of the mean of four. Strength is in µm for "shift", a fraction
+of the patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1 to 1000 sampling steps,
+external.csv those of some gates on tissue unlike any in training.
 """
 
 import argparse
@@ -43,29 +43,29 @@ DIAL = {
 }
 
 
-def by_gate(model, schedule, gate, num_steps):
-    """A function (part of a batch, seed) -> x0."""
+def by_gate(model, schedule, gate):
+    """A function (part of a batch, num_steps, seed) -> x0."""
 
-    def draw(part, seed):
+    def draw(part, num_steps, seed):
         return dl.predict(model, schedule, part["primary"], part["secondary"], num_steps, seed, branch=gate).x0
 
     return draw
 
 
-def by_concatenation(model, schedule, num_steps):
+def by_concatenation(model, schedule):
     """The same of a plain U-Net on both images."""
 
-    def draw(part, seed):
+    def draw(part, num_steps, seed):
         conditions = torch.cat([part["primary"], part["secondary"]], dim=1)
         return dl.predict_unet(model, schedule, conditions, num_steps, seed)
 
     return draw
 
 
-def drawn(draw, batch, num_samples=4):
+def drawn(draw, batch, num_steps, num_samples=1):
     """x0 (n, num_samples, C, H, W) of a batch of n, drawn 16 patches at a time."""
     parts = tqdm(list(dl.chunks(batch, 16)), leave=False)
-    return torch.cat([torch.stack([draw(part, seed) for seed in range(num_samples)], dim=1) for part in parts])
+    return torch.cat([torch.stack([draw(part, num_steps, seed) for seed in range(num_samples)], 1) for part in parts])
 
 
 def scored(name, x0, target):
@@ -78,14 +78,14 @@ def scored(name, x0, target):
     }
 
 
-def scored_gates(model, schedule, batch, gates, num_steps, num_samples=4):
-    """The confidence that DAMMP decides on, and the scores of each gate."""
+def scored_gates(model, schedule, batch, gates):
+    """The confidence that DAMMP decides on; each gate's scores of a sample of 20 steps, and of the mean of 4 x 5."""
     images = [(part["primary"], part["secondary"]) for part in dl.chunks(batch, 16)]
-    confidence = torch.cat([dl.predict(model, schedule, *pair, num_steps).confidence for pair in images])
-    columns = {"confidence": confidence.numpy()}
+    columns = {"confidence": torch.cat([dl.predict(model, schedule, *pair).confidence for pair in images]).numpy()}
     for name in gates:
-        x0 = drawn(by_gate(model, schedule, GATES[name], num_steps), batch, num_samples)
-        columns |= scored(name, x0, batch["target"])
+        draw = by_gate(model, schedule, GATES[name])
+        columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
+        columns |= scored(name, drawn(draw, batch, num_steps=20), batch["target"])
     return columns
 
 
@@ -94,7 +94,7 @@ def measure_patches(n):
     batch = dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
     tables = []
     for name, gates in (("tumour-64", GATES), ("tumour-64-released", ("uni", "multi", "damm"))):
-        columns = scored_gates(*dl.load_pretrained(name), batch, gates, num_steps=20)
+        columns = scored_gates(*dl.load_pretrained(name), batch, gates)
         tables.append(pd.DataFrame({"network": name, "index": range(n), "kind": batch["kind"]} | columns))
     return pd.concat(tables)
 
@@ -113,25 +113,27 @@ def turned_to(pair, n):
 
 def measure_dial(n):
     """The table of dial.csv; the uni-modal branch never sees the nuclei, so it predicts once."""
-    ours, concat = dl.load_pretrained("tumour-64"), dl.load_pretrained("concat-64")
-    uni = drawn(by_gate(*ours, GATES["uni"], num_steps=5), turned_to(dl.consistent_pair, n))
+    model, schedule = dl.load_pretrained("tumour-64")
+    draws = {name: by_gate(model, schedule, GATES[name]) for name in ("multi", "damm")}
+    draws["concat"] = by_concatenation(*dl.load_pretrained("concat-64"))
+    uni = drawn(by_gate(model, schedule, GATES["uni"]), turned_to(dl.consistent_pair, n), num_steps=5, num_samples=4)
     tables = []
     for kind, (pair, strengths) in DIAL.items():
         for strength in strengths:
             batch = turned_to(pair(strength) if kind in ("shift", "dropout", "necrosis") else pair, n)
             columns = scored("uni", uni, batch["target"])
-            columns |= scored("concat", drawn(by_concatenation(*concat, num_steps=5), batch), batch["target"])
-            columns |= scored_gates(*ours, batch, ("multi", "damm"), num_steps=5)
+            for name, draw in draws.items():
+                columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
             tables.append(pd.DataFrame({"kind": kind, "strength": strength, "index": range(n)} | columns))
     return pd.concat(tables)
 
 
 def measure_steps(n):
     """The table of steps.csv, of one sample each."""
-    ours, batch = dl.load_pretrained("tumour-64"), dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
-    tables = []
+    batch = dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
+    draw, tables = by_gate(*dl.load_pretrained("tumour-64"), GATES["damm"]), []
     for steps in (1, 2, 5, 10, 20, 50, 100, 1000):
-        columns = scored_gates(*ours, batch, ("damm",), steps, num_samples=1)
+        columns = scored("damm", drawn(draw, batch, steps), batch["target"])
         tables.append(pd.DataFrame({"num_steps": steps, "index": range(n), "kind": batch["kind"]} | columns))
     return pd.concat(tables)
 
@@ -159,7 +161,7 @@ def external_item(index):
 def measure_external(n):
     """The table of external.csv."""
     batch = dl.stack([external_item(index) for index in range(n)])
-    columns = scored_gates(*dl.load_pretrained("tumour-64"), batch, ("uni", "multi", "damm", "soft"), num_steps=20)
+    columns = scored_gates(*dl.load_pretrained("tumour-64"), batch, ("uni", "multi", "damm", "soft"))
     return pd.DataFrame({"index": range(n), "kind": batch["kind"]} | columns)
 
 
