@@ -22,6 +22,7 @@ import torch
 from tqdm.auto import tqdm
 
 import damm_lite as dl
+from train_tumours import conditions_of
 
 SIZE, DIAL_SEED, EXTERNAL_SEED = 64, 2_000_001, 3_000_001
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
@@ -56,8 +57,7 @@ def by_concatenation(model, schedule):
     """The same of a plain U-Net on both images."""
 
     def draw(part, num_steps, seed):
-        conditions = torch.cat([part["primary"], part["secondary"]], dim=1)
-        return dl.predict_unet(model, schedule, conditions, num_steps, seed)
+        return dl.predict_unet(model, schedule, conditions_of(part, "both"), num_steps, seed)
 
     return draw
 
