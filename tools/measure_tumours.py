@@ -3,6 +3,9 @@
     python tools/measure_tumours.py             # all tables of data/results; three hours of CPU
     python tools/measure_tumours.py patches     # one of them
 
+Parts of the tables are kept in _build/measured as soon as they are there, so it may be interrupted and
+started again. Other weights are measured anew; after a change of the code, delete that folder.
+
 patches.csv has a row for each network and each of 256 patches, half of them divergent: the
 confidence, at the first step and on average over 20, and SSIM, PSNR (dB) and MAE of each gate, of one
 sample of 20 steps and of the mean of four samples of five (`ssim_damm`, `ssim_damm_mean`), which costs
@@ -13,6 +16,7 @@ to 1000 sampling steps, external.csv those of some gates on tissue unlike any in
 """
 
 import argparse
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +26,13 @@ import torch
 from tqdm.auto import tqdm
 
 import damm_lite as dl
+from damm_lite.checkpoint import written_aside
 from train_tumours import conditions_of
 
 SIZE, DIAL_SEED, EXTERNAL_SEED = 64, 2_000_001, 3_000_001
-RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, MANIFEST = ROOT / "data" / "results", ROOT / "damm_lite" / "manifest.txt"
+KEPT = ROOT / "_build" / "measured"  # parts of tables
 GATES = {
     "uni": dl.UniModal(),
     "multi": dl.MultiModal(),
@@ -42,6 +49,17 @@ DIAL = {
     "necrosis": (lambda share: partial(dl.necrosis_pair, fraction=(share,) * 2), [0.25, 0.5, 0.75]),
     "section": (dl.section_pair, [1.0]),
 }
+
+
+def kept(name, make):
+    """The table that `make()` returns, kept under this name; not made again where it is there for these weights."""
+    weights = [line for line in MANIFEST.read_text().splitlines() if line.startswith("weights/")]
+    path = KEPT / hashlib.sha256("\n".join(weights).encode()).hexdigest()[:12] / f"{name}.csv"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path) as whole:
+            make().round(4).to_csv(whole, index=False)
+    return pd.read_csv(path)
 
 
 def by_gate(model, schedule, gate):
@@ -78,17 +96,29 @@ def scored(name, x0, target):
     }
 
 
-def scored_gates(model, schedule, batch, gates):
-    """The confidence that DAMMP decides on; each gate's scores of a sample of 20 steps, and of the mean of 4 x 5."""
-    images, columns = [(part["primary"], part["secondary"]) for part in dl.chunks(batch, 16)], {}
+def confidences(network, batch):
+    """The confidence that DAMMP decides on, on average over 20 steps and at the first, as columns."""
+    model, schedule = dl.load_pretrained(network)
+    images, columns = [(part["primary"], part["secondary"]) for part in dl.chunks(batch, 16)], {"kind": batch["kind"]}
     for column, num_steps in (("confidence", 20), ("confidence_first", 1)):
         predictions = [dl.predict(model, schedule, *pair, num_steps) for pair in images]
         columns[column] = torch.cat([prediction.confidence for prediction in predictions]).numpy()
-    for name in gates:
-        draw = by_gate(model, schedule, GATES[name])
-        columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
-        columns |= scored(name, drawn(draw, batch, num_steps=20), batch["target"])
-    return columns
+    return pd.DataFrame(columns)
+
+
+def scored_gate(network, gate, batch):
+    """A gate's scores of a sample of 20 steps, and of the mean of 4 x 5, as columns."""
+    draw = by_gate(*dl.load_pretrained(network), GATES[gate])
+    columns = scored(gate, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
+    return pd.DataFrame(columns | scored(gate, drawn(draw, batch, num_steps=20), batch["target"]))
+
+
+def scored_gates(table, network, batch, gates):
+    """Both of these, for every gate, each kept as a part of the table of this name."""
+    name = f"{table}, {len(batch['kind'])}, {network}"
+    parts = [kept(f"{name}, confidence", partial(confidences, network, batch))]
+    parts += [kept(f"{name}, {gate}", partial(scored_gate, network, gate, batch)) for gate in gates]
+    return pd.concat(parts, axis=1)
 
 
 def measure_patches(n):
@@ -96,8 +126,8 @@ def measure_patches(n):
     batch = dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
     tables = []
     for name, gates in (("tumour-64", GATES), ("tumour-64-released", ("uni", "multi", "damm"))):
-        columns = scored_gates(*dl.load_pretrained(name), batch, gates)
-        tables.append(pd.DataFrame({"network": name, "index": range(n), "kind": batch["kind"]} | columns))
+        columns = scored_gates("patches", name, batch, gates)
+        tables.append(pd.DataFrame({"network": name, "index": range(n)}).join(columns))
     return pd.concat(tables)
 
 
@@ -113,21 +143,24 @@ def turned_to(pair, n):
     return dl.stack(items)
 
 
+def scored_dial(kind, strength, uni, draws):
+    """The rows of dial.csv for one setting."""
+    n, (pair, _) = len(uni), DIAL[kind]
+    batch = turned_to(pair(strength) if kind in ("shift", "dropout", "necrosis") else pair, n)
+    columns = scored("uni", uni, batch["target"])
+    for name, draw in draws.items():
+        columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
+    return pd.DataFrame({"kind": kind, "strength": strength, "index": range(n)} | columns)
+
+
 def measure_dial(n):
     """The table of dial.csv; the uni-modal branch never sees the nuclei, so it predicts once."""
     model, schedule = dl.load_pretrained("tumour-64")
     draws = {name: by_gate(model, schedule, GATES[name]) for name in ("multi", "damm")}
     draws["concat"] = by_concatenation(*dl.load_pretrained("concat-64"))
     uni = drawn(by_gate(model, schedule, GATES["uni"]), turned_to(dl.consistent_pair, n), num_steps=5, num_samples=4)
-    tables = []
-    for kind, (pair, strengths) in DIAL.items():
-        for strength in strengths:
-            batch = turned_to(pair(strength) if kind in ("shift", "dropout", "necrosis") else pair, n)
-            columns = scored("uni", uni, batch["target"])
-            for name, draw in draws.items():
-                columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
-            tables.append(pd.DataFrame({"kind": kind, "strength": strength, "index": range(n)} | columns))
-    return pd.concat(tables)
+    settings = [(kind, strength) for kind, (_, strengths) in DIAL.items() for strength in strengths]
+    return pd.concat([kept(f"dial, {n}, {k} {x:g}", partial(scored_dial, k, x, uni, draws)) for k, x in settings])
 
 
 def measure_steps(n):
@@ -163,8 +196,8 @@ def external_item(index):
 def measure_external(n):
     """The table of external.csv."""
     batch = dl.stack([external_item(index) for index in range(n)])
-    columns = scored_gates(*dl.load_pretrained("tumour-64"), batch, ("uni", "multi", "damm", "soft"))
-    return pd.DataFrame({"index": range(n), "kind": batch["kind"]} | columns)
+    columns = scored_gates("external", "tumour-64", batch, ("uni", "multi", "damm", "soft"))
+    return pd.DataFrame({"index": range(n)}).join(columns)
 
 
 def main():
