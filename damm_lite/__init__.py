@@ -1,7 +1,8 @@
 """damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
 
 Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
-mismatch, train, samplers, predict, baselines, metrics, plotting. Names are loaded when first used, so that
+mismatch, train, samplers, predict, baselines, metrics, plotting; for brains volumes, nifti, cases, brats (real
+ones), shapes, anatomy, glioma, mri, brain (simulated ones). Names are loaded when first used, so that
 importing the package is quick and brings no plotting along.
 """
 
@@ -32,6 +33,25 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "shift_pair",
         ],
         "fluorescence": ["FluorescenceDataset", "find_channel", "first_channel", "read_stain", "read_tiff", "stretch"],
+        "volumes": ["IntensityRange", "robust_range", "to_slices", "to_volume"],
+        "nifti": ["read_nifti", "write_nifti"],
+        "cases": ["find_cases", "patient_of", "split_patients"],
+        "brats": ["BraTSSliceDataset"],
+        "anatomy": ["draw_brain", "draw_head"],
+        "glioma": ["Growth", "compartments", "grow", "spread"],
+        "mri": ["SEQUENCES", "TISSUES", "InversionRecovery", "SpinEcho", "Tissue", "ghost", "rician", "signal"],
+        "brain": [
+            "BRAIN_DIVERGENCES",
+            "SyntheticBrains",
+            "draw_patient",
+            "later",
+            "motion_contrast",
+            "patient_contrast",
+            "scan",
+            "shift_contrast",
+            "simulate_brain",
+            "tissues_of",
+        ],
         "schedules": [
             "NoiseSchedule",
             "PredictsImage",

@@ -111,7 +111,7 @@ def _pose(points, head):
 def _outline(points):
     x, y, z = points
     side = np.stack([np.abs(x), y, z])
-    narrow = [np.abs(x) * (1 + 0.14 * np.clip((y + 20) / 80, -0.3, 1)), y, z]  # egg-shaped from above
+    narrow = [np.abs(x) * (1 + 0.08 * np.clip((y + 20) / 80, -0.3, 1)), y, z]  # egg-shaped from above
     upper = ellipsoid(narrow, (0, -17, 10), (68, 88, 66))
     lower_aside = 6 * np.clip((np.abs(x) - 10) / 30, 0, 1)
     lower_in_front, lower_behind = 9 * np.clip((y - 5) / 15, 0, 1), 8 * np.clip((-y - 65) / 20, 0, 1)
@@ -139,7 +139,7 @@ def _sulci(points, depth, head, voxel):
     wave = 0.75 * sample(head.folds, shrunk) + 0.65 * sample(head.folds, mirrored)
     slope = np.sqrt(sum(g**2 for g in np.gradient(wave, voxel)))
     across = np.abs(wave) / np.maximum(slope, 0.2)
-    deepest = 18 + 5 * sample(head.depth, shrunk)
+    deepest = 21 + 5 * sample(head.depth, shrunk)
     width = 0.65 * head.atrophy * np.clip(1.2 - depth / 25, 0.3, 1)
     base = 60 * (0.62 - radius)  # no sulci in the middle of the brain's base
     midline = np.abs(x + 0.8 * np.sin(y / 25))

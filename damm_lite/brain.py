@@ -134,7 +134,7 @@ def patient_contrast(rng, secondary, mask, other, pixel):
 
 BRAIN_DIVERGENCES = {"motion": motion_contrast, "shift": shift_contrast, "patient": patient_contrast}
 SLICES = 24  # of each patient, between LOWEST and HIGHEST
-LOWEST, HIGHEST = -12.0, 54.0  # z, mm: from the temporal lobes to well below the vertex
+LOWEST, HIGHEST = -14.0, 55.0  # z, mm: from the temporal lobes to well below the vertex
 
 
 class SyntheticBrains(Dataset):
@@ -168,18 +168,18 @@ class SyntheticBrains(Dataset):
         patient, i = divmod(index, SLICES)
         images, mask, lesion, places = self._patient(patient)
         i = int(np.random.default_rng([self.seed, patient]).permutation(SLICES)[i])  # a few show all levels
-        rng = np.random.default_rng([self.seed, patient, i])
+        rng = np.random.default_rng([self.seed, patient, i + 1])  # numpy takes [s, p, 0] for [s, p]
         divergent = bool(rng.random() < self.divergent_fraction)
         kind = str(rng.choice(list(BRAIN_DIVERGENCES))) if divergent else "none"
         other = self._patient(patient + 1)[0][i, 2:] if kind == "patient" else None
         diverge = BRAIN_DIVERGENCES.get(kind, consistent_contrast)
         secondary = diverge(rng, images[i, 2:], mask[i], other, FIELD[0] / self.size)
         return {
-            "target": torch.from_numpy(images[i, :1]),
-            "primary": torch.from_numpy(images[i, 1:2]),
-            "secondary": torch.from_numpy(np.asarray(secondary, np.float32)),
-            "mask": torch.from_numpy(mask[i]),
-            "lesion": torch.from_numpy(lesion[i]),
+            "target": torch.tensor(images[i, :1]),
+            "primary": torch.tensor(images[i, 1:2]),
+            "secondary": torch.tensor(secondary, dtype=torch.float32),
+            "mask": torch.tensor(mask[i]),
+            "lesion": torch.tensor(lesion[i]),
             "segmented": True,
             "case": f"phantom-{self.seed}-{patient:05d}",
             "slice": int(places[i]),
@@ -196,10 +196,8 @@ class SyntheticBrains(Dataset):
             found = simulate_brain(np.random.default_rng([self.seed, patient]), voxel)
             levels = np.linspace(LOWEST, HIGHEST, SLICES)
             places = np.rint((levels - found.affine[2, 3]) / voxel).astype(int)
-            images = [to_slices(robust_range(x, found.mask).normalise(x, found.mask)) for x in self._chosen(found)]
+            chosen = (found.images[contrast] for contrast in self.contrasts)
+            images = [to_slices(robust_range(x, found.mask).normalise(x, found.mask)) for x in chosen]
             mask, lesion = (to_slices(x).astype(np.float32)[places, None] for x in (found.mask, found.labels > 0))
             self._kept[patient] = np.stack(images, axis=1)[places], mask, lesion, places
         return self._kept[patient]
-
-    def _chosen(self, found):
-        return [found.images[contrast] for contrast in self.contrasts]

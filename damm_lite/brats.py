@@ -13,7 +13,7 @@ from damm_lite.data import stack
 from damm_lite.nifti import read_nifti
 from damm_lite.volumes import Frame, frame_brain, robust_range, to_slices, to_volume
 
-ENOUGH_BRAIN = 0.3  # a slice has enough if its brain is this large, relative to the largest
+ENOUGH_BRAIN = 0.4  # a slice has enough if its brain is this large, relative to the largest
 CACHED_CASES = 4
 
 
@@ -33,7 +33,7 @@ class CaseSlices(NamedTuple):
 
     def item(self, i):
         """Slice i as a dict, see `BraTSSliceDataset`."""
-        images, mask, lesion = (torch.from_numpy(a[i]) for a in (self.images, self.mask, self.lesion))
+        images, mask, lesion = (torch.tensor(a[i]) for a in (self.images, self.mask, self.lesion))
         return {
             "target": images[:1],
             "primary": images[1:2],

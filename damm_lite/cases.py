@@ -39,6 +39,7 @@ def find_cases(root):
             subfolders.clear()
             continue
         seen.add(real)
+        subfolders.sort()
         for name in sorted(names):  # .nii before .nii.gz
             found = FILE_NAME.fullmatch(name)
             if not found or name.startswith("."):

@@ -22,7 +22,6 @@ class Growth:
     rate: float = 0.05  # rho, 1/day
     radius: float = 10.0  # of a ball as large as the dense part, mm
     rim: float = 4.0  # how far blood reaches into the dense part, mm
-
     grey_ratio: float = 0.2  # D in grey over D in white matter
 
 
@@ -30,9 +29,9 @@ DENSE, VISIBLE = 0.8, 0.16  # densities at which contrast agent leaks, and oedem
 
 
 def step_length(diffusivity, rate, voxel):
-    """Longest stable step of `spread`, in days."""
+    """Step of `spread` in days: stable, and short beside the growth."""
     dimensions = np.ndim(diffusivity)
-    return 0.8 / (2 * dimensions * np.max(diffusivity) / voxel**2 + rate)
+    return 0.8 / (2 * dimensions * np.max(diffusivity) / voxel**2 + 4 * rate)
 
 
 def spread(density, diffusivity, rate, voxel, days):
@@ -88,7 +87,7 @@ def compartments(density, fractions, growth, voxel, unevenness=0.0):
 
     Where the density passes DENSE the vessels leak, out to `growth.rim` mm from the border;
     further in the tissue is dead. Where it passes VISIBLE white matter is swollen. Fluid stays.
-    `unevenness` (X, Y, Z) in mm makes the rim thicker or thinner.
+    `unevenness` (X, Y, Z) in mm makes the rim thicker or thinner, and its border less round.
     """
     csf, grey, white = fractions
     dense = np.clip((density - DENSE + 0.08 * unevenness) / 0.1 + 0.5, 0, 1)

@@ -63,6 +63,7 @@ class InversionRecovery:
         return pd * recovered * np.exp(-self.te / t2)
 
 
+# T1 by inversion recovery, since at 3 T a plain spin echo hardly tells grey from white matter.
 SEQUENCES = {
     "t1": InversionRecovery(tr=2000, te=10, ti=1000),
     "t1ce": InversionRecovery(tr=2000, te=10, ti=1000),
@@ -80,8 +81,8 @@ def signal(fractions, contrast, gadolinium=0.15):
     """Signal without noise (...,) of tissue `fractions` {name: (...,)} in one of `SEQUENCES`.
 
     Gadolinium leaks into the rim of a tumour only; its concentration there, in mmol/l, counts for
-    "t1ce". The default shortens T1 by about 1.1 s, as in enhancing glioblastoma (0.84 +- 0.21 s in
-    Mueller et al., NMR Biomed 33:e4242 (2020)).
+    "t1ce". The default shortens T1 by 1.1 s; in enhancing glioblastoma 0.84 +- 0.21 s were measured
+    (Nöth et al., NMR Biomed 33:e4242 (2020)).
     """
     total = 0.0
     for name, fraction in fractions.items():
@@ -92,7 +93,10 @@ def signal(fractions, contrast, gadolinium=0.15):
 
 
 def rician(rng, image, sigma):
-    """Magnitude of `image` with Gaussian noise `sigma` in both channels (Gudbjartsson and Patz 1995)."""
+    """Magnitude of `image` with Gaussian noise `sigma` in both channels.
+
+    Gudbjartsson and Patz, Magn Reson Med 34:910 (1995).
+    """
     real, imaginary = rng.normal(0, sigma, (2, *image.shape))
     return np.hypot(image + real, imaginary)
 

@@ -1,5 +1,6 @@
 """Volumes on disk: NIfTI files, read in one orientation and written back in that of their source."""
 
+import gzip
 import zlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from damm_lite.files import written_aside
 
+MAX_VOXELS = 2**28  # far above any head, far below a header bomb
 MADE_HERE = b"damm_lite prediction"  # stands in the header of every file written, and allows to replace it
 
 
@@ -20,7 +22,10 @@ def read_nifti(path):
     path = Path(path)
     image = read_header(path)
     try:
-        volume = np.asanyarray(nib.as_closest_canonical(image).dataobj)
+        whole = image
+        if path.suffix.lower() == ".gz":  # to the very end, where the checksum is; nibabel stops before
+            whole = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+        volume = np.asanyarray(nib.as_closest_canonical(whole).dataobj)
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise ValueError(f"{path}: expected a whole NIfTI file, got: {error}") from error
     if volume.dtype.kind == "f" and not np.isfinite(volume).all():
@@ -37,8 +42,10 @@ def read_header(path):
         image = nib.load(path)
     except Exception as error:  # a broken header can fail anywhere inside the reader
         raise ValueError(f"{path}: expected a NIfTI file, got: {error}") from error
-    if len(image.shape) != 3 or 0 in image.shape:
-        raise ValueError(f"{path}: expected a 3-D volume, got shape {image.shape}")
+    if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is one, too
+        raise ValueError(f"{path}: expected a NIfTI file, got {type(image).__name__}")
+    if len(image.shape) != 3 or not 0 < np.prod(image.shape, dtype=float) <= MAX_VOXELS:
+        raise ValueError(f"{path}: expected a 3-D volume of at most {MAX_VOXELS} voxels, got shape {image.shape}")
     return image
 
 

@@ -95,13 +95,15 @@ class Frame(NamedTuple):
 
 
 def frame_brain(mask, zooms, size, field=192.0):
-    """The `Frame` of `field` mm around the middle of a brain; `mask` (Z, H, W), `zooms` (dy, dx) in mm."""
+    """The `Frame` of `field` mm, or more for a larger one, around a brain; `mask` (Z, H, W), `zooms` (dy, dx) in mm."""
+    there = [np.nonzero(mask.any(axis=axes))[0] for axes in ((0, 2), (0, 1))]
+    ends = [(int(t[0]), int(t[-1]) + 1) for t in there]
+    side = max(field, *((stop - start) * zoom for (start, stop), zoom in zip(ends, zooms, strict=True)))
     windows = []
-    for axis, zoom in ((1, zooms[0]), (2, zooms[1])):
-        there = np.nonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[0]
-        length = round(field / zoom)
-        start = round((there[0] + there[-1] + 1 - length) / 2)
-        windows.append((start, start + length))
+    for (start, stop), zoom in zip(ends, zooms, strict=True):
+        length = round(side / zoom)
+        first = round((start + stop - length) / 2)
+        windows.append((first, first + length))
     return Frame(mask.shape, *windows, size)
 
 
