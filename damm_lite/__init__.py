@@ -94,7 +94,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "metrics": ["bootstrap_interval", "evaluate", "gate_auroc", "mae", "psnr", "ssim", "ssim_map"],
         "ablate": ["FACTORS", "Budget", "Level", "Network", "ablate", "summarise"],
         "download": ["fetch", "load_pretrained"],
-        "notebook": ["check_parameters", "self_check", "show_source"],
+        "notebook": ["check_parameters", "load_results", "self_check", "show_source"],
         "plotting": ["image_grid", "show_batch", "show_image", "to_frames"],
         "widgets": ["slider_of_frames"],
     },

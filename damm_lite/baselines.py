@@ -44,6 +44,6 @@ def concat_regression_objective(model, batch):
 
 
 def regress(model, conditions):
-    """One pass of a `UNet` (or one wrapped for training) that has no noisy image: it gets zeros, and t = 0."""
+    """One pass of a `UNet` (or one wrapped for training) without a noisy image: zeros of one channel, t = 0."""
     b, _, h, w = conditions.shape
     return model(conditions.new_zeros(b, 1, h, w), conditions.new_zeros(b, dtype=torch.long), conditions)

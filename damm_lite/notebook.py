@@ -1,7 +1,11 @@
-"""What a chapter needs beside the science: its parameters checked, the package's lines shown."""
+"""What a chapter needs beside the science: its parameters checked, the package's lines shown, measured tables."""
 
 import inspect
 from pathlib import Path
+
+import pandas as pd
+
+from damm_lite.download import fetch
 
 # What a fresh kernel defines by itself.
 _OWN = {"In", "Out", "exit", "quit", "open", "get_ipython"}
@@ -40,6 +44,15 @@ def show_source(*objects):
     from IPython.display import Markdown
 
     return Markdown("\n".join(f"```python\n{inspect.getsource(o)}```" for o in objects))
+
+
+def load_results(name, *, means=False):
+    """A table of data/results as a DataFrame, its scores those of one sample, or of the mean of several."""
+    table = pd.read_csv(fetch(f"results/{name}.csv"))
+    of_means = {column: column.removesuffix("_mean") for column in table if column.endswith("_mean")}
+    if means:
+        return table.drop(columns=list(of_means.values())).rename(columns=of_means)
+    return table.drop(columns=list(of_means))
 
 
 def self_check(check, answer):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from damm_lite.notebook import check_parameters, self_check, show_source
+from damm_lite import notebook
+from damm_lite.notebook import check_parameters, load_results, self_check, show_source
 from damm_lite.samplers import timestep_grid
 
 
@@ -32,6 +33,13 @@ def test_bad_parameters_are_named(change, error, message):
 def test_source_is_shown_as_code():
     shown = show_source(timestep_grid).data
     assert shown.startswith("```python\ndef timestep_grid(") and shown.endswith("```")
+
+
+def test_results_are_of_one_sample_or_of_means(tmp_path, monkeypatch):
+    (tmp_path / "patches.csv").write_text("index,ssim_uni,ssim_uni_mean,psnr_uni,psnr_uni_mean\n7,0.5,0.6,20,21\n")
+    monkeypatch.setattr(notebook, "fetch", lambda name: tmp_path / name.removeprefix("results/"))
+    assert load_results("patches").to_dict("list") == {"index": [7], "ssim_uni": [0.5], "psnr_uni": [20]}
+    assert load_results("patches", means=True).to_dict("list") == {"index": [7], "ssim_uni": [0.6], "psnr_uni": [21]}
 
 
 def test_a_self_check_names_the_mistake(capsys):

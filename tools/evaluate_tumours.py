@@ -16,12 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 import damm_lite as dl
-from measure_tumours import METRICS, RESULTS, SIZE
-from train_tumours import INPUTS, TRAIN_SEED
+from measure_tumours import METRICS, RESULTS, SIZE, by_concatenation, by_gate, drawn
+from train_tumours import INPUTS, TRAIN_SEED, of_regression
 
 ROOT = Path(__file__).resolve().parents[1]
 GATES = {
@@ -33,26 +32,12 @@ GATES = {
 }
 
 
-def conditions_of(part, inputs):
-    """The images that a plain U-Net is given; (B, 1 or 2, H, W)."""
-    return torch.cat([part[name] for name in INPUTS[inputs]], dim=1)
-
-
-def by_distance(baseline, part, seed):
+def by_distance(baseline, part, num_steps, seed):
     return baseline(part["primary"])
 
 
-@torch.inference_mode()
-def by_regression(model, inputs, part, seed):
-    return dl.regress(model, conditions_of(part, inputs)).clamp(-1, 1)
-
-
-def by_concatenation(model, schedule, part, seed):
-    return dl.predict_unet(model, schedule, conditions_of(part, "both"), num_steps=20, seed=seed)
-
-
-def by_gate(model, schedule, gate, part, seed):
-    return dl.predict(model, schedule, part["primary"], part["secondary"], num_steps=20, seed=seed, branch=gate).x0
+def by_regression(inputs, model, part, num_steps, seed):
+    return of_regression(inputs, model, None, part)["regression"]
 
 
 def trained_baseline(inputs, seed, folder, extra):
@@ -65,25 +50,25 @@ def trained_baseline(inputs, seed, folder, extra):
 
 
 def methods(folder, extra):
-    """Yields (name, training seed, evaluations of the network, is it random, function of (part, seed))."""
+    """Yields (name, training seed, sampling steps, function of (part, num_steps, seed)); 1 step or none: no chance."""
     patches = dl.SyntheticTumours(1024, SIZE, TRAIN_SEED, divergent_fraction=0.1)
-    yield "distance to vessel", 0, 0, False, partial(by_distance, dl.DistanceBaseline(patches))
-    for inputs, name in (("vessels", "regression, vessels"), ("both", "regression, both")):
+    yield "distance to vessel", 0, 0, partial(by_distance, dl.DistanceBaseline(patches))
+    for inputs in INPUTS:
         for seed in range(3):
             model = trained_baseline(inputs, seed, folder, extra)
-            yield name, seed, 1, False, partial(by_regression, model, inputs)
-    yield "diffusion, concatenation", 0, 20, True, partial(by_concatenation, *dl.load_pretrained("concat-64"))
-    yield "DAMM, as released", 0, 20, True, partial(by_gate, *dl.load_pretrained("tumour-64-released"), dl.DAMMP())
+            yield f"regression, {inputs}", seed, 1, partial(by_regression, inputs, model)
+    yield "diffusion, concatenation", 0, 20, by_concatenation(*dl.load_pretrained("concat-64"))
+    yield "DAMM, as released", 0, 20, by_gate(*dl.load_pretrained("tumour-64-released"), dl.DAMMP())
     for name, gate in GATES.items():
-        yield name, 0, 20, True, partial(by_gate, *dl.load_pretrained("tumour-64"), gate)
+        yield name, 0, 20, by_gate(*dl.load_pretrained("tumour-64"), gate)
 
 
-def measure(function, batch, num_samples):
+def measure(draw, batch, num_steps, num_samples):
     """Metrics of the mean of the samples, and seconds for one patch, as columns."""
     start = time.perf_counter()
-    x0 = [torch.stack([function(part, seed) for seed in range(num_samples)]).mean(0) for part in dl.chunks(batch, 16)]
-    seconds = (time.perf_counter() - start) / len(batch["target"])
-    return {name: score(torch.cat(x0), batch["target"]) for name, score in METRICS.items()} | dict(seconds=seconds)
+    x0 = drawn(draw, batch, num_steps, num_samples).mean(dim=1)
+    seconds = (time.perf_counter() - start) / len(x0)
+    return {name: score(x0, batch["target"]) for name, score in METRICS.items()} | dict(seconds=seconds)
 
 
 def main():
@@ -97,11 +82,11 @@ def main():
     batch = dl.stack(dl.SyntheticTumours(arguments.patches, SIZE, dl.HELD_OUT_SEED))
     half = next(dl.chunks(batch, arguments.patches // 2))
     tables = []
-    for name, seed, evaluations, is_random, function in tqdm(list(methods(arguments.baselines, extra)), desc="methods"):
-        for num_samples, part in ((1, batch), (8, half)) if is_random else ((1, batch),):
-            row = dict(method=name, seed=seed, samples=num_samples, evaluations=evaluations * num_samples)
+    for name, seed, num_steps, draw in tqdm(list(methods(arguments.baselines, extra)), desc="methods"):
+        for num_samples, part in ((1, batch), (8, half)) if num_steps > 1 else ((1, batch),):
+            row = dict(method=name, seed=seed, samples=num_samples, evaluations=num_steps * num_samples)
             row |= dict(index=range(len(part["kind"])), kind=part["kind"])
-            tables.append(pd.DataFrame(row | measure(function, part, num_samples)))
+            tables.append(pd.DataFrame(row | measure(draw, part, num_steps, num_samples)))
     pd.concat(tables).round(4).to_csv(arguments.out / "evaluation.csv", index=False)
 
 

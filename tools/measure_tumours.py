@@ -1,13 +1,15 @@
 """Measure the trained networks on held-out patches, and store the tables that the chapters show.
 
-    python tools/measure_tumours.py             # all tables of data/results; two hours of CPU
+    python tools/measure_tumours.py             # all tables of data/results; three hours of CPU
     python tools/measure_tumours.py patches     # one of them
 
 patches.csv has a row for each network and each of 256 patches, half of them divergent: the
-confidence, and SSIM, PSNR (dB) and MAE of each gate. dial.csv has a row for each kind and strength
-of divergence and each of 128 patches, which are the same throughout. Strength is in µm for "shift",
-a fraction of the patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1 to 1000
-sampling steps, external.csv those of some gates on tissue unlike any in training.
+confidence, and SSIM, PSNR (dB) and MAE of each gate, of one sample of 20 steps and of the mean of
+four samples of five (`ssim_damm`, `ssim_damm_mean`), which costs the same. dial.csv has a row for
+each kind and strength of divergence and each of 128 patches, which are the same throughout, and the
+scores of one sample of five steps and of the mean of four. Strength is in µm for "shift", a fraction
+of the patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1 to 1000 sampling steps,
+external.csv those of some gates on tissue unlike any in training.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import torch
 from tqdm.auto import tqdm
 
 import damm_lite as dl
+from train_tumours import conditions_of
 
 SIZE, DIAL_SEED, EXTERNAL_SEED = 64, 2_000_001, 3_000_001
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
@@ -41,29 +44,57 @@ DIAL = {
 }
 
 
-def in_batches(function, batch):
-    """Concatenate what `function` (a batch -> a dict of (B,) tensors) says of 16 patches at a time."""
-    parts = [function(part) for part in tqdm(list(dl.chunks(batch, 16)), leave=False)]
-    return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+def by_gate(model, schedule, gate):
+    """A function (part of a batch, num_steps, seed) -> x0."""
+
+    def draw(part, num_steps, seed):
+        return dl.predict(model, schedule, part["primary"], part["secondary"], num_steps, seed, branch=gate).x0
+
+    return draw
 
 
-def measure(model, schedule, batch, gates, num_steps):
-    """Confidence, and each metric of each gate, of every patch of a batch."""
-    columns = {}
-    for name, gate in gates.items():
-        result = dl.predict(model, schedule, batch["primary"], batch["secondary"], num_steps, branch=gate)
-        columns["confidence"] = result.confidence
-        columns |= {f"{metric}_{name}": score(result.x0, batch["target"]) for metric, score in METRICS.items()}
+def by_concatenation(model, schedule):
+    """The same of a plain U-Net on both images."""
+
+    def draw(part, num_steps, seed):
+        return dl.predict_unet(model, schedule, conditions_of(part, "both"), num_steps, seed)
+
+    return draw
+
+
+def drawn(draw, batch, num_steps, num_samples=1):
+    """x0 (n, num_samples, C, H, W) of a batch of n, drawn 16 patches at a time."""
+    parts = tqdm(list(dl.chunks(batch, 16)), leave=False)
+    return torch.cat([torch.stack([draw(part, num_steps, seed) for seed in range(num_samples)], 1) for part in parts])
+
+
+def scored(name, x0, target):
+    """Scores of every patch, as columns: of the first sample, and of the mean where there are several."""
+    predictions = {name: x0[:, 0]} | ({f"{name}_mean": x0.mean(dim=1)} if x0.shape[1] > 1 else {})
+    return {
+        f"{metric}_{prediction}": score(x, target).numpy()
+        for prediction, x in predictions.items()
+        for metric, score in METRICS.items()
+    }
+
+
+def scored_gates(model, schedule, batch, gates):
+    """The confidence that DAMMP decides on; each gate's scores of a sample of 20 steps, and of the mean of 4 x 5."""
+    images = [(part["primary"], part["secondary"]) for part in dl.chunks(batch, 16)]
+    columns = {"confidence": torch.cat([dl.predict(model, schedule, *pair).confidence for pair in images]).numpy()}
+    for name in gates:
+        draw = by_gate(model, schedule, GATES[name])
+        columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
+        columns |= scored(name, drawn(draw, batch, num_steps=20), batch["target"])
     return columns
 
 
-def measure_patches(n, num_steps):
+def measure_patches(n):
     """The table of patches.csv."""
     batch = dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
     tables = []
-    for name in ("tumour-64", "tumour-64-released"):
-        model, schedule = dl.load_pretrained(name)
-        columns = in_batches(lambda part, m=model, s=schedule: measure(m, s, part, GATES, num_steps), batch)
+    for name, gates in (("tumour-64", GATES), ("tumour-64-released", ("uni", "multi", "damm"))):
+        columns = scored_gates(*dl.load_pretrained(name), batch, gates)
         tables.append(pd.DataFrame({"network": name, "index": range(n), "kind": batch["kind"]} | columns))
     return pd.concat(tables)
 
@@ -80,39 +111,29 @@ def turned_to(pair, n):
     return dl.stack(items)
 
 
-def measure_dial(n, num_steps):
+def measure_dial(n):
     """The table of dial.csv; the uni-modal branch never sees the nuclei, so it predicts once."""
     model, schedule = dl.load_pretrained("tumour-64")
-    concat, concat_schedule = dl.load_pretrained("concat-64")
-
-    def predict_uni(part):
-        return {"uni": dl.predict(model, schedule, part["primary"], part["secondary"], num_steps, branch="uni").x0}
-
-    def measure_all(part):
-        columns = measure(model, schedule, part, {"multi": GATES["multi"]}, num_steps)
-        conditions = torch.cat([part["primary"], part["secondary"]], dim=1)
-        x0 = {"uni": part["uni"], "concat": dl.predict_unet(concat, concat_schedule, conditions, num_steps)}
-        return columns | {
-            f"{metric}_{name}": METRICS[metric](x0[name], part["target"]) for name in x0 for metric in METRICS
-        }
-
-    uni = torch.from_numpy(in_batches(predict_uni, turned_to(dl.consistent_pair, n))["uni"])
+    draws = {name: by_gate(model, schedule, GATES[name]) for name in ("multi", "damm")}
+    draws["concat"] = by_concatenation(*dl.load_pretrained("concat-64"))
+    uni = drawn(by_gate(model, schedule, GATES["uni"]), turned_to(dl.consistent_pair, n), num_steps=5, num_samples=4)
     tables = []
     for kind, (pair, strengths) in DIAL.items():
         for strength in strengths:
-            batch = turned_to(pair(strength) if kind in ("shift", "dropout", "necrosis") else pair, n) | {"uni": uni}
-            row = {"kind": kind, "strength": strength, "index": range(n)}
-            tables.append(pd.DataFrame(row | in_batches(measure_all, batch)))
+            batch = turned_to(pair(strength) if kind in ("shift", "dropout", "necrosis") else pair, n)
+            columns = scored("uni", uni, batch["target"])
+            for name, draw in draws.items():
+                columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
+            tables.append(pd.DataFrame({"kind": kind, "strength": strength, "index": range(n)} | columns))
     return pd.concat(tables)
 
 
-def measure_steps(n, num_steps):
-    """The table of steps.csv."""
-    model, schedule = dl.load_pretrained("tumour-64")
+def measure_steps(n):
+    """The table of steps.csv, of one sample each."""
     batch = dl.stack(dl.SyntheticTumours(n, SIZE, dl.HELD_OUT_SEED))
-    tables = []
+    draw, tables = by_gate(*dl.load_pretrained("tumour-64"), GATES["damm"]), []
     for steps in (1, 2, 5, 10, 20, 50, 100, 1000):
-        columns = in_batches(lambda part, k=steps: measure(model, schedule, part, {"damm": dl.DAMMP()}, k), batch)
+        columns = scored("damm", drawn(draw, batch, steps), batch["target"])
         tables.append(pd.DataFrame({"num_steps": steps, "index": range(n), "kind": batch["kind"]} | columns))
     return pd.concat(tables)
 
@@ -137,19 +158,16 @@ def external_item(index):
     return {name: dl.to_tensor(image) for name, image in images.items()} | dict(kind=kind)
 
 
-def measure_external(n, num_steps):
+def measure_external(n):
     """The table of external.csv."""
-    model, schedule = dl.load_pretrained("tumour-64")
     batch = dl.stack([external_item(index) for index in range(n)])
-    gates = {name: GATES[name] for name in ("uni", "multi", "damm", "soft")}
-    columns = in_batches(lambda part: measure(model, schedule, part, gates, num_steps), batch)
+    columns = scored_gates(*dl.load_pretrained("tumour-64"), batch, ("uni", "multi", "damm", "soft"))
     return pd.DataFrame({"index": range(n), "kind": batch["kind"]} | columns)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", help="which to make: patches, dial, steps, external; default all")
-    parser.add_argument("--num-steps", type=int, default=20)
     parser.add_argument("--patches", type=int, default=256, help="half as many for dial.csv, a quarter for steps.csv")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -165,7 +183,7 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.tables or makers:
         maker, n = makers[name]
-        maker(n, arguments.num_steps).round(4).to_csv(arguments.out / f"{name}.csv", index=False)
+        maker(n).round(4).to_csv(arguments.out / f"{name}.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run the chapters whose outputs are not in the build's cache, as many at a time as there are cores.
 
-python tools/run_chapters.py        # before `jupyter-book build`, which takes the outputs from the cache
+`make book` does this before `jupyter-book build`, which then takes the outputs from the cache.
 """
 
 import sys

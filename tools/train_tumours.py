@@ -62,18 +62,21 @@ def of_branches(model, schedule, part):
     return {branch: result.x0.cpu() for branch, result in results.items()} | dict(confidence=results["damm"].confidence)
 
 
+def conditions_of(part, inputs):
+    """The images that a plain U-Net is given; (B, 1 or 2, H, W)."""
+    return torch.cat([part[name] for name in INPUTS[inputs]], dim=1)
+
+
 def of_concat(model, schedule, part):
     """x0 of one U-Net on both images."""
-    conditions = torch.cat([part["primary"], part["secondary"]], dim=1)
-    return {"concat": dl.predict_unet(model, schedule, conditions, num_steps=20).cpu()}
+    return {"concat": dl.predict_unet(model, schedule, conditions_of(part, "both"), num_steps=20).cpu()}
 
 
-def of_regression(model, schedule, part):
+@torch.inference_mode()
+def of_regression(inputs, model, schedule, part):
     """x0 of a U-Net without diffusion, in one pass."""
-    channels = model.config.in_channels - model.config.out_channels
-    images = [part[name].to(next(model.parameters()).device) for name in ("primary", "secondary")[:channels]]
-    with torch.inference_mode():
-        return {"regression": dl.regress(model, torch.cat(images, dim=1)).clamp(-1, 1).cpu()}
+    conditions = conditions_of(part, inputs).to(next(model.parameters()).device)
+    return {"regression": dl.regress(model, conditions).clamp(-1, 1).cpu()}
 
 
 def table(predictions_of, size, n):
@@ -144,7 +147,7 @@ def train_regression(inputs, network, schedule, patches, config, state):
 def chosen(arguments):
     """(how to train, how to predict) what the arguments ask for."""
     if arguments.regression:
-        return partial(train_regression, arguments.regression), of_regression
+        return partial(train_regression, arguments.regression), partial(of_regression, arguments.regression)
     if arguments.concat:
         return train_concat, of_concat
     return train_released if arguments.released else train_ours, of_branches
