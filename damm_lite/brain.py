@@ -8,6 +8,7 @@ from scipy.ndimage import affine_transform, map_coordinates
 from torch.utils.data import Dataset
 
 from damm_lite.anatomy import Head, draw_brain, draw_head
+from damm_lite.data import check_contrasts
 from damm_lite.glioma import Growth, compartments, grow
 from damm_lite.mri import SEQUENCES, ghost, rician, signal
 from damm_lite.shapes import FIELD, grid, sample, smooth_field
@@ -153,10 +154,7 @@ class SyntheticBrains(Dataset):
         if not 0 <= divergent_fraction <= 1:
             raise ValueError(f"divergent_fraction: expected a number in [0, 1], got {divergent_fraction}")
         self.n, self.size, self.seed, self.divergent_fraction = n, size, seed, divergent_fraction
-        self.contrasts = [target, primary, *([secondary] if isinstance(secondary, str) else secondary)]
-        for contrast in self.contrasts:
-            if contrast not in SEQUENCES:
-                raise ValueError(f"unknown contrast {contrast!r}; expected one of {', '.join(SEQUENCES)}")
+        self.contrasts = check_contrasts(target, primary, secondary)
         self._kept = {}
 
     def __len__(self):

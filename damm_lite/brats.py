@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from damm_lite.cases import SUFFIXES, check_case, find_cases
-from damm_lite.data import stack
+from damm_lite.cases import check_case, find_cases
+from damm_lite.data import check_contrasts, stack
 from damm_lite.nifti import read_nifti
 from damm_lite.volumes import Frame, frame_brain, robust_range, to_slices, to_volume
 
@@ -27,6 +27,7 @@ class CaseSlices(NamedTuple):
     segmented: bool
     slices: np.ndarray  # (n,) their places in the volume, counted from below
     brain: np.ndarray  # (Z, H, W) bool, the whole of it
+    zooms: tuple  # the voxel's sides along x, y, z of RAS, mm
     frame: Frame
     ranges: list  # the `IntensityRange` of each contrast
     source: Path  # the target's file
@@ -55,13 +56,19 @@ class CaseSlices(NamedTuple):
         Intensities are those of the target's scan, or of `scale`, the `IntensityRange` of another.
         Slices that are not among these n stay 0. `write_nifti` puts the result on the grid of `source`.
         """
-        pictures = np.asarray(x0, np.float32)
+        brain = np.zeros_like(self.brain)
+        brain[self.slices] = self.brain[self.slices]
+        return to_volume((scale or self.ranges[0]).restore(to_slices(self.place(x0)), brain))
+
+    def place(self, pictures, outside=0.0):
+        """Pictures (n, 1, size, size) of any unit -> (X, Y, Z) RAS as `source`; `outside` where there is no brain."""
+        pictures = np.asarray(pictures, np.float32)
         if pictures.shape != self.mask.shape:
             raise ValueError(f"case {self.case}: expected predictions {self.mask.shape}, got {pictures.shape}")
-        brain, whole = np.zeros_like(self.brain), np.zeros(self.brain.shape, np.float32)
-        brain[self.slices] = self.brain[self.slices]
-        whole[self.slices] = self.frame.paste(pictures[:, 0], self.mask[:, 0], fill=-1)
-        return to_volume((scale or self.ranges[0]).restore(whole, brain))
+        whole = np.full(self.brain.shape, outside, np.float32)
+        pasted = self.frame.paste(pictures[:, 0], self.mask[:, 0], fill=outside)
+        whole[self.slices] = np.where(self.brain[self.slices], pasted, np.float32(outside))
+        return to_volume(whole)
 
 
 def read_case(case, files, contrasts, size, choose):
@@ -78,8 +85,8 @@ def read_case(case, files, contrasts, size, choose):
         segmentation = to_slices(read_nifti(files["seg"])[0]) if "seg" in files else None
     except ValueError as error:
         raise ValueError(f"case {case}: {error}") from error
-    dx, dy, _ = nib.affines.voxel_sizes(nib.as_closest_canonical(read[0][1]).affine)
-    frame = frame_brain(brain, (dy, dx), size)
+    zooms = tuple(nib.affines.voxel_sizes(nib.as_closest_canonical(read[0][1]).affine).tolist())
+    frame = frame_brain(brain, zooms[1::-1], size)
     slices = choose(brain.sum(axis=(1, 2)))
     mask = frame.cut(brain[slices], fill=0) > 0.5
     images = [
@@ -95,6 +102,7 @@ def read_case(case, files, contrasts, size, choose):
         segmentation is not None,
         slices,
         brain,
+        zooms,
         frame,
         ranges,
         files[contrasts[0]],
@@ -105,7 +113,7 @@ class BraTSSliceDataset(Dataset):
     """Axial slices of a BraTS folder, as dicts.
 
     `target`, `primary` and `secondary` name contrasts ("t1", "t1ce", "t2", "flair"; `secondary` may
-    be a list of several, which become its channels). An item has `target` (1, H, W), `primary`
+    be several, "t2,t1ce" or a list, which become its channels). An item has `target` (1, H, W), `primary`
     (1, H, W), `secondary` (C, H, W) in [-1, 1], -1 outside the brain; `mask` and `lesion` (1, H, W)
     in {0, 1}, float32 all; `segmented` (without, `lesion` is all 0), `case`, and `slice` (its place
     in the volume from below). H = W = `size` pixels are 192 mm around the brain's middle.
@@ -125,12 +133,8 @@ class BraTSSliceDataset(Dataset):
             raise ValueError(f"size: expected a positive multiple of 4 pixels, got {size}")
         if slices_per_case < 1:
             raise ValueError(f"slices_per_case: expected at least 1, got {slices_per_case}")
-        self.contrasts = [target, primary, *([secondary] if isinstance(secondary, str) else secondary)]
+        self.contrasts = check_contrasts(target, primary, secondary)
         self.size, self.slices_per_case = size, slices_per_case
-        known = [contrast for contrast in SUFFIXES if contrast != "seg"]
-        for contrast in self.contrasts:
-            if contrast not in known:
-                raise ValueError(f"unknown contrast {contrast!r}; expected one of {', '.join(known)}")
         found = find_cases(root)
         if unknown := set(cases or ()) - found.keys():
             raise ValueError(f"{root}: no case {', '.join(sorted(unknown))}; it has {', '.join(list(found)[:20])}")

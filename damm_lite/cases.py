@@ -78,6 +78,19 @@ def split_patients(cases, fractions=(0.8, 0.2), seed=0):
     return [sorted(case for case in set(cases) if part_of[patient_of(case)] == p) for p in range(len(fractions))]
 
 
+def hold_out(cases, share=0.2, seed=0):
+    """(cases to train on, cases held out): about `share` of the patients, at least one, are held out.
+
+    Raises ValueError where there are fewer than two patients.
+    """
+    patients = {patient_of(case) for case in cases}
+    if len(patients) < 2:
+        found = ", ".join(sorted(patients)) or "none"
+        raise ValueError(f"expected at least 2 patients, one to train on and one to hold out; got {found}")
+    share = max(share, 1 / len(patients))
+    return split_patients(cases, (1 - share, share), seed)
+
+
 def check_case(case, files, contrasts):
     """Check what headers and file sizes tell: cheap, so that thousands of cases can be checked first.
 

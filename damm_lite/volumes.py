@@ -47,6 +47,15 @@ def to_volume(slices):
     return slices.transpose(2, 1, 0)[::-1, ::-1]
 
 
+def planes(volume, at):
+    """Axial, coronal and sagittal plane (H, W) through voxel `at` of (X, Y, Z) RAS, as radiologists look at them.
+
+    The head stands upright, its right side on the left; in the sagittal plane the face looks to the left.
+    """
+    x, y, z = at
+    return volume[::-1, ::-1, z].T, volume[::-1, y, ::-1].T, volume[x, ::-1, ::-1].T
+
+
 class Frame(NamedTuple):
     """A square window on axial slices, `size` pixels wide after resizing.
 

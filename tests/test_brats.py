@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from damm_lite import brats
 from damm_lite.brats import BraTSSliceDataset
-from damm_lite.cases import find_cases, patient_of, split_patients
-from damm_lite.data import stack
+from damm_lite.cases import find_cases, hold_out, patient_of, split_patients
+from damm_lite.data import check_contrasts, stack
 from damm_lite.nifti import write_nifti
+from damm_lite.stored import StoredSlices
 from damm_lite.volumes import IntensityRange
 
 OLD = {"t1": "_t1", "t1ce": "_t1ce", "t2": "_t2", "flair": "_flair", "seg": "_seg"}
@@ -363,3 +364,75 @@ def test_the_real_cases(shared, tmp_path):
     assert (truth.get_fdata() < 0).any()
     expected = np.clip(truth.get_fdata()[inside], *slices.ranges[0])
     np.testing.assert_allclose(made.get_fdata()[inside], expected, atol=1e-2)
+
+
+@given(st.integers(2, 400), st.sampled_from([0.0, 0.1, 0.2, 0.5]), st.integers(0, 3))
+def test_at_least_one_patient_is_held_out_and_one_is_not(n, share, seed):
+    fit, held = hold_out([f"p{i}-001" for i in range(n)], share, seed)
+    assert len(fit) + len(held) == n and fit and held
+    assert abs(len(held) - max(1, share * n)) < 1
+
+
+def test_holding_out_takes_two_patients():
+    with pytest.raises(ValueError, match="at least 2 patients.*got BraTS-GLI-00001"):
+        hold_out(["BraTS-GLI-00001-000", "BraTS-GLI-00001-001"])
+    with pytest.raises(ValueError, match="got none"):
+        hold_out([])
+
+
+def test_contrasts_by_name():
+    assert check_contrasts("flair", "t1", "t2") == ["flair", "t1", "t2"]
+    assert check_contrasts("flair", "t1", "t2, t1ce") == check_contrasts("flair", "t1", ["t2", "t1ce"])
+    for secondary, wrong in (("T2", "T2"), ("", ""), ("t2,", ""), (["seg"], "seg")):
+        with pytest.raises(ValueError, match=f"unknown contrast '{wrong}'; expected one of t1, t1ce, t2, flair"):
+            check_contrasts("flair", "t1", secondary)
+    for wrong in (("t2", "t1", "t2"), ("flair", "t1", "t1"), ("flair", "t1", "t2,t2")):
+        with pytest.raises(ValueError, match="named twice"):
+            check_contrasts(*wrong)
+
+
+def test_pictures_are_placed_where_they_were_cut(tmp_path):
+    affine = np.diag([8.0, 6.0, 9.0, 1.0])
+    write_case(tmp_path, "a", affine=affine)
+    slices = open_folder(tmp_path, size=24).whole("a")
+    assert slices.zooms == (8, 6, 9)
+    volume = slices.place(np.ones((len(slices.slices), 1, 24, 24)), outside=-3.0)
+    np.testing.assert_array_equal(volume, np.where(brain(), 1, -3))
+    few = slices._replace(**{key: getattr(slices, key)[3:5] for key in ("images", "mask", "lesion", "slices")})
+    volume = few.place(np.ones((2, 1, 24, 24)))
+    assert np.flatnonzero(volume.any(axis=(0, 1))).tolist() == slices.slices[3:5].tolist()
+
+
+def test_stored_slices_are_those_of_the_dataset_in_any_order(tmp_path, monkeypatch):
+    for case in "abc":
+        write_case(tmp_path / case, case, seed=ord(case))
+    data = open_folder(tmp_path, secondary="t2,t1ce", slices_per_case=4)
+    stored = StoredSlices(data, tmp_path / "slices")
+    monkeypatch.setattr(brats, "read_nifti", None)  # no volume is read any more
+    data._kept.clear()
+    assert len(stored) == 12 and (tmp_path / "slices").stat().st_size == 2 * 12 * 4 * 24 * 24
+    assert list(stored[3]) == ["target", "primary", "secondary"] and stored[3]["secondary"].shape == (2, 24, 24)
+    monkeypatch.undo()
+    for i in (11, 0, 7):
+        for key, image in stored[i].items():
+            assert image.dtype == torch.float32
+            torch.testing.assert_close(image, data[i][key], atol=5e-4, rtol=0)
+            assert (image[data[i][key] == -1] == -1).all()
+    with pytest.raises(IndexError):
+        stored[12]
+    with pytest.raises(ValueError, match="empty"):
+        StoredSlices([], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_memory_does_not_grow_with_stored_slices(many, tmp_path):
+    peaks = []
+    for cases in (5, 50):
+        tracemalloc.start()
+        data = open_folder(many, cases=open_folder(many).cases[:cases], slices_per_case=4)
+        stored = StoredSlices(data, tmp_path / str(cases))
+        for i in np.random.default_rng(0).integers(len(stored), size=100):
+            stored[i]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

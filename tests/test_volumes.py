@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from damm_lite.volumes import Frame, IntensityRange, frame_brain, robust_range, to_slices, to_volume
+from damm_lite.volumes import Frame, IntensityRange, frame_brain, planes, robust_range, to_slices, to_volume
 
 
 @pytest.fixture
@@ -101,3 +101,14 @@ def test_the_window_is_square_in_millimetres_and_never_cuts():
     head = np.ones((4, 250, 200), bool)  # not skull-stripped
     frame = frame_brain(head, (1.0, 1.0), 64)
     assert frame.rows == (0, 250) and frame.columns == (-25, 225)
+
+
+def test_planes_meet_in_their_voxel(rng):
+    volume = rng.random((5, 6, 7))
+    x, y, z = 1, 4, 2
+    axial, coronal, sagittal = planes(volume, (x, y, z))
+    np.testing.assert_array_equal(axial, to_slices(volume)[z])
+    assert (axial.shape, coronal.shape, sagittal.shape) == ((6, 5), (7, 5), (7, 6))
+    assert axial[5 - y, 4 - x] == coronal[6 - z, 4 - x] == sagittal[6 - z, 5 - y] == volume[x, y, z]
+    assert coronal[0, 0] == volume[4, y, 6]  # top left: right side, above
+    assert sagittal[0, 0] == volume[x, 5, 6]  # top left: front, above
