@@ -73,7 +73,8 @@ def test_weights_are_small_and_say_how_they_were_made(path):
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["damm_lite"])["about"]
     assert {"command", "seed", "steps", "device", "minutes"} <= about.keys()
-    assert "tools/train_tumours.py" in about["command"] and path.name in about["command"]
+    script = "tools/train_brains.py" if path.stem.startswith("brain") else "tools/train_tumours.py"
+    assert script in about["command"] and path.name in about["command"]
     assert path.stem in (ROOT / "data" / "README.md").read_text()
 
 
