@@ -4,12 +4,12 @@
     python tools/measure_tumours.py patches     # one of them
 
 patches.csv has a row for each network and each of 256 patches, half of them divergent: the
-confidence, and SSIM, PSNR (dB) and MAE of each gate, of one sample of 20 steps and of the mean of
-four samples of five (`ssim_damm`, `ssim_damm_mean`), which costs the same. dial.csv has a row for
-each kind and strength of divergence and each of 128 patches, which are the same throughout, and the
-scores of one sample of five steps and of the mean of four. Strength is in µm for "shift", a fraction
-of the patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1 to 1000 sampling steps,
-external.csv those of some gates on tissue unlike any in training.
+confidence, at the first step and on average over 20, and SSIM, PSNR (dB) and MAE of each gate, of one
+sample of 20 steps and of the mean of four samples of five (`ssim_damm`, `ssim_damm_mean`), which costs
+the same. dial.csv has a row for each kind and strength of divergence and each of 128 patches, which are
+the same throughout, and the scores of one sample of five steps and of the mean of four. Strength is in
+µm for "shift", a fraction of the patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1
+to 1000 sampling steps, external.csv those of some gates on tissue unlike any in training.
 """
 
 import argparse
@@ -80,8 +80,10 @@ def scored(name, x0, target):
 
 def scored_gates(model, schedule, batch, gates):
     """The confidence that DAMMP decides on; each gate's scores of a sample of 20 steps, and of the mean of 4 x 5."""
-    images = [(part["primary"], part["secondary"]) for part in dl.chunks(batch, 16)]
-    columns = {"confidence": torch.cat([dl.predict(model, schedule, *pair).confidence for pair in images]).numpy()}
+    images, columns = [(part["primary"], part["secondary"]) for part in dl.chunks(batch, 16)], {}
+    for column, num_steps in (("confidence", 20), ("confidence_first", 1)):
+        predictions = [dl.predict(model, schedule, *pair, num_steps) for pair in images]
+        columns[column] = torch.cat([prediction.confidence for prediction in predictions]).numpy()
     for name in gates:
         draw = by_gate(model, schedule, GATES[name])
         columns |= scored(name, drawn(draw, batch, num_steps=5, num_samples=4), batch["target"])
