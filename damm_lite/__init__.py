@@ -1,8 +1,9 @@
 """damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
 
 Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
-mismatch, train, samplers, predict, baselines, metrics, plotting. Names are loaded when first used, so that
-importing the package is quick and brings no plotting along.
+mismatch, train, samplers, predict, baselines, metrics, plotting, and for brains volumes, nifti, cases, brats,
+stored, shapes, anatomy, glioma, mri, brain. Names are loaded when first used, so that importing the package is
+quick and brings no plotting along.
 """
 
 import lazy_loader
@@ -10,7 +11,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "data": ["check_tensor", "chunks", "stack", "to_tensor"],
+        "data": ["CONTRASTS", "check_contrasts", "check_tensor", "chunks", "stack", "to_tensor"],
         "simulate": [
             "Physics",
             "distance_to_vessels",
@@ -32,6 +33,26 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "shift_pair",
         ],
         "fluorescence": ["FluorescenceDataset", "find_channel", "first_channel", "read_stain", "read_tiff", "stretch"],
+        "volumes": ["IntensityRange", "planes", "robust_range", "to_slices", "to_volume"],
+        "nifti": ["read_nifti", "write_nifti"],
+        "cases": ["find_cases", "hold_out", "patient_of", "split_patients"],
+        "brats": ["BraTSSliceDataset", "CaseSlices"],
+        "stored": ["StoredSlices"],
+        "anatomy": ["draw_brain", "draw_head"],
+        "glioma": ["Growth", "compartments", "grow", "spread"],
+        "mri": ["SEQUENCES", "TISSUES", "InversionRecovery", "SpinEcho", "Tissue", "ghost", "rician", "signal"],
+        "brain": [
+            "BRAIN_DIVERGENCES",
+            "SyntheticBrains",
+            "draw_patient",
+            "later",
+            "motion_contrast",
+            "patient_contrast",
+            "scan",
+            "shift_contrast",
+            "simulate_brain",
+            "tissues_of",
+        ],
         "schedules": [
             "NoiseSchedule",
             "PredictsImage",
@@ -69,13 +90,29 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "run": ["Progress", "fit"],
         "samplers": ["ddim_sampler", "ddim_step", "ddpm_sampler", "dpm_sampler", "posterior", "timestep_grid"],
-        "predict": ["Prediction", "predict", "predict_unet"],
-        "baselines": ["DistanceBaseline", "concat_regression_objective", "regress", "regression_objective"],
-        "metrics": ["bootstrap_interval", "evaluate", "gate_auroc", "mae", "psnr", "ssim", "ssim_map"],
+        "predict": ["Prediction", "VolumePrediction", "predict", "predict_slices", "predict_unet"],
+        "baselines": [
+            "DistanceBaseline",
+            "MatchedCopy",
+            "VoxelBaseline",
+            "concat_regression_objective",
+            "regress",
+            "regression_objective",
+        ],
+        "metrics": [
+            "bootstrap_interval",
+            "evaluate",
+            "evaluate_inside",
+            "gate_auroc",
+            "mae",
+            "psnr",
+            "ssim",
+            "ssim_map",
+        ],
         "ablate": ["FACTORS", "Budget", "Level", "Network", "ablate", "summarise"],
         "download": ["fetch", "load_pretrained"],
         "notebook": ["check_parameters", "load_results", "self_check", "show_source"],
-        "plotting": ["image_grid", "show_batch", "show_image", "to_frames"],
+        "plotting": ["image_grid", "show_batch", "show_image", "show_planes", "to_frames"],
         "widgets": ["slider_of_frames"],
     },
 )

@@ -1,11 +1,8 @@
 """On disk: networks (safetensors, with sizes and choices as JSON), and unfinished training runs."""
 
-import contextlib
 import dataclasses
 import json
-import os
 import pickle
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from damm_lite import damm, fusion, schedules, unet
+from damm_lite.files import written_aside
 
 NETWORKS = {cls.__name__: cls for cls in (damm.DAMMNet, unet.UNet)}
 PARTS = {
@@ -103,17 +101,3 @@ def load_state(path, model, ema, optimizer, config):
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: not a state that this run can go on from: {reason}") from error
     return state["step"]
-
-
-@contextlib.contextmanager
-def written_aside(path):
-    """A path to write to; what is written there is flushed to disk and then takes `path`'s place."""
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
-        whole = Path(aside) / path.name
-        yield whole
-        os.umask(umask := os.umask(0))
-        whole.chmod(0o666 & ~umask)  # as any new file; safetensors makes its own private
-        with open(whole, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(whole, path)

@@ -43,6 +43,14 @@ def evaluate(x0, target):
     return {name: float(metric(x0, target).mean()) for name, metric in (("ssim", ssim), ("psnr", psnr), ("mae", mae))}
 
 
+def evaluate_inside(x0, target, region):
+    """SSIM and PSNR (dB) of all pixels where `region` (B, 1, H, W) is 1, as a dict of floats; NaN if there are none."""
+    _check_pair(x0, target)
+    inside = region.expand_as(x0).bool()
+    error = (x0 - target)[inside].square().mean()
+    return {"ssim": float(ssim_map(x0, target)[inside].mean()), "psnr": float(10 * torch.log10(4 / error))}
+
+
 def gate_auroc(confidence, divergent):
     """How well low confidence (B,) tells divergent (B,) pairs: 0.5 chance, 1 perfect."""
     confidence = torch.tensor(np.asarray(confidence))

@@ -1,9 +1,11 @@
-"""Figures in one look: vessels green, nuclei blue, nanoparticles magma, confidence viridis."""
+"""Figures in one look: vessels green, nuclei blue, nanoparticles magma, confidence viridis, MRI grey."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+from damm_lite.volumes import planes
 
 # Ramps of one hue, dark to light, so that brightness alone already tells the value.
 _VESSELS = LinearSegmentedColormap.from_list("vessels", ["#00140a", "#00441b", "#238b45", "#74c476", "#a1d99b"])
@@ -11,17 +13,18 @@ _NUCLEI = LinearSegmentedColormap.from_list("nuclei", ["#020a1c", "#08306b", "#2
 
 COLOURS = {"primary": "#238b45", "secondary": "#2171b5", "target": "#b63679", "confidence": "#21918c"}
 COLOURMAPS = {"primary": _VESSELS, "secondary": _NUCLEI, "target": "magma", "confidence": "viridis"}
+COLOURMAPS |= {"mri": "gray", "error": "magma"}
 NAMES = {"primary": "vessels", "secondary": "nuclei", "target": "nanoparticles", "confidence": "confidence"}
 
 
-def show_image(ax, image, role, *, title="", pixel=2.0, bar=0, limits=None):
+def show_image(ax, image, role, *, title="", pixel=2.0, bar=0, limits=None, unit="µm"):
     """Draw one image (H, W), (1, H, W) or a tensor, in the colours of its `role`.
 
-    `role` is "primary", "secondary", "target" (in [-1, 1]) or "confidence" (in [0, 1]);
-    `bar` > 0 adds a scale bar of that many µm for pixels of `pixel` µm. Returns the artist.
+    `role` is "primary", "secondary", "target", "mri" (in [-1, 1]), "confidence" or "error" (in [0, 1]);
+    `bar` > 0 adds a scale bar of that many `unit` for pixels of `pixel` of them. Returns the artist.
     """
     image = np.asarray(image, dtype=float).squeeze()
-    low, high = limits or ((0, 1) if role == "confidence" else (-1, 1))
+    low, high = limits or ((0, 1) if role in ("confidence", "error") else (-1, 1))
     artist = ax.imshow(image, cmap=COLOURMAPS[role], vmin=low, vmax=high, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
@@ -29,7 +32,7 @@ def show_image(ax, image, role, *, title="", pixel=2.0, bar=0, limits=None):
         ax.set_title(title, fontsize=10)
     if bar:
         scale = AnchoredSizeBar(
-            ax.transData, bar / pixel, f"{bar:g} µm", "lower right", borderpad=0.6, sep=3, color="white",
+            ax.transData, bar / pixel, f"{bar:g} {unit}", "lower right", borderpad=0.6, sep=3, color="white",
             frameon=True, size_vertical=image.shape[0] / 80, fontproperties={"size": 8},
         )  # fmt: skip
         scale.patch.set(facecolor="black", alpha=0.5, linewidth=0)
@@ -37,7 +40,7 @@ def show_image(ax, image, role, *, title="", pixel=2.0, bar=0, limits=None):
     return artist
 
 
-def image_grid(rows, *, row_names=(), column_names=(), pixel=2.0, bar=0, width=1.7):
+def image_grid(rows, *, row_names=(), column_names=(), pixel=2.0, bar=0, width=1.7, unit="µm"):
     """A grid of images; `rows` is a list of (role, images). Returns the figure."""
     columns = max(len(images) for _, images in rows)
     figure, axes = plt.subplots(
@@ -50,7 +53,7 @@ def image_grid(rows, *, row_names=(), column_names=(), pixel=2.0, bar=0, width=1
                 axes[r, c].set_axis_off()
                 continue
             title = column_names[c] if r == 0 and column_names else ""
-            show_image(axes[r, c], images[c], role, title=title, pixel=pixel, bar=0 if r or c else bar)
+            show_image(axes[r, c], images[c], role, title=title, pixel=pixel, bar=0 if r or c else bar, unit=unit)
         if row_names:
             axes[r, 0].set_ylabel(row_names[r], fontsize=10)
     return figure
@@ -68,6 +71,33 @@ def show_batch(batch, result=None, *, n=8, pixel=2.0):
         columns = [f"{kind}\n{branch}, c = {c:.2f}".strip() for kind, branch, c in
                    zip(columns or [""] * n, result.branch, result.confidence.tolist(), strict=False)]  # fmt: skip
     return image_grid(rows, row_names=names, column_names=columns, pixel=pixel, bar=50, width=1.4)
+
+
+def show_planes(columns, brain, zooms, at, *, bar=50):
+    """Axial, coronal and sagittal plane of several volumes (X, Y, Z) RAS, cut to the brain. Returns the figure.
+
+    `columns` are (title, role, volume, limits or None), `brain` (X, Y, Z) is bool, `zooms` are the
+    voxel's sides in mm, `at` is the voxel (x, y, z) in which the planes meet, `bar` is in mm.
+    """
+    box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(brain))
+    place = [i - s.start for i, s in zip(at, box, strict=True)]
+    x, y, z = (zoom * (s.stop - s.start) for zoom, s in zip(zooms, box, strict=True))  # mm
+    width = 1.8 * len(columns)
+    figure, axes = plt.subplots(
+        3, len(columns), figsize=(width, 1.8 * (y + z + z) / y), height_ratios=[y, z, z],
+        squeeze=False, facecolor="white", layout="constrained",
+    )  # fmt: skip
+    pixels = ((zooms[0], zooms[1]), (zooms[0], zooms[2]), (zooms[1], zooms[2]))  # width and height, mm
+    for c, (title, role, volume, limits) in enumerate(columns):
+        cuts = planes(np.asarray(volume)[box], place)
+        for r, (cut, (across, down)) in enumerate(zip(cuts, pixels, strict=True)):
+            with_bar = bar if r == c == 0 else 0
+            title = "" if r else title
+            show_image(axes[r, c], cut, role, title=title, pixel=across, bar=with_bar, limits=limits, unit="mm")
+            axes[r, c].set_aspect(down / across)
+    for axis, name in zip(axes[:, 0], ("axial", "coronal", "sagittal"), strict=True):
+        axis.set_ylabel(name, fontsize=10)
+    return figure
 
 
 def to_frames(figures):

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from tqdm.auto import tqdm
 
 from damm_lite.data import check_tensor
 from damm_lite.gates import DAMMP, MultiModal, UniModal
@@ -64,6 +65,34 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
         branch=["multi" if share >= 0.5 else "uni" for share in trust.tolist()],
         confidence=torch.stack([d.confidence for d in decisions]).mean(dim=0),
         confidence_map=torch.stack([d.confidence_map for d in decisions]).mean(dim=0),
+    )
+
+
+class VolumePrediction(NamedTuple):
+    """What `predict_slices` returns for the n slices of a volume."""
+
+    samples: torch.Tensor  # (S, n, C, H, W) in [-1, 1]
+    branch: list  # n names, what most samples used
+    confidence: torch.Tensor  # (n,) in [0, 1], mean over samples
+    confidence_map: torch.Tensor  # (n, h, w) in [0, 1], likewise
+
+
+def predict_slices(model, schedule, primary, secondary, num_steps=20, seed=0, branch="damm", num_samples=1):
+    """Predict a volume slice by slice, with a progress bar; conditions (n, C, H, W) in [-1, 1].
+
+    Every slice begins with the same `num_samples` noises, so that what differs between neighbours
+    comes from their conditions. `branch` and what is raised are as in `predict`; the gate must be one
+    without a memory. Returns a `VolumePrediction`, on the CPU.
+    """
+    found = []
+    for first, second in tqdm(zip(primary, secondary, strict=True), desc="slices", total=len(primary)):
+        copies = (image.expand(num_samples, *image.shape) for image in (first, second))
+        found.append(predict(model, schedule, *copies, num_steps, seed, branch))
+    return VolumePrediction(
+        samples=torch.stack([one.x0.cpu() for one in found], dim=1),
+        branch=["multi" if 2 * one.branch.count("multi") >= num_samples else "uni" for one in found],
+        confidence=torch.stack([one.confidence.cpu().mean() for one in found]),
+        confidence_map=torch.stack([one.confidence_map.cpu().mean(dim=0) for one in found]),
     )
 
 

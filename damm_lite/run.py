@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from damm_lite.checkpoint import load_checkpoint, save_checkpoint, save_state, written_aside
+from damm_lite.checkpoint import load_checkpoint, save_checkpoint, save_state
+from damm_lite.files import written_aside
 from damm_lite.train import TrainConfig, train
 
 MODEL = "model.safetensors"

@@ -242,7 +242,7 @@ def test_every_module_is_on_the_api_page_in_reading_order():
     shown = re.findall(r"automodule:: damm_lite\.(\w+)", page("api"))
     assert sorted(shown) == MODULES
     told = re.findall(r"\w+", re.search(r"in this order:(.*?)\. ", damm_lite.__doc__, re.S)[1])
-    assert [name for name in shown if name in told] == told
+    assert [name for name in shown if name in told] == [name for name in told if name in MODULES]
 
 
 def test_every_public_name_is_on_the_built_api_page():

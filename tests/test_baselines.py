@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from damm_lite.baselines import DistanceBaseline, concat_regression_objective, regress, regression_objective
+from damm_lite.baselines import (
+    DistanceBaseline,
+    MatchedCopy,
+    VoxelBaseline,
+    concat_regression_objective,
+    regress,
+    regression_objective,
+)
 from damm_lite.data import stack, to_tensor
 from damm_lite.schedules import PredictsImage, scaled_linear_schedule
 from damm_lite.simulate import Physics, simulate_nanoparticles
@@ -52,3 +59,45 @@ def test_regression_learns_and_sees_what_it_should(objective, channels):
     assert x0.shape == batch["target"].shape
     x0.square().sum().backward()
     assert all(conditions.grad[:, i].abs().max() > 0 for i in range(len(channels)))
+
+
+def slices(n=4, size=24, channels=1, seed=0, target=lambda primary, secondary: secondary[:1]):
+    """Items of random sources (rank noise in a round brain) and a target that is a function of them."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
+    mask = (x.square() + y.square() < 0.7).float()[None]
+    items = []
+    for _ in range(n):
+        images = torch.rand(1 + channels, size, size, generator=generator) * 2 - 1
+        found = target(images[:1], images[1:])
+        parts = {"target": found, "primary": images[:1], "secondary": images[1:]}
+        items.append({key: image.where(mask == 1, torch.tensor(-1.0)) for key, image in parts.items()} | {"mask": mask})
+    return items
+
+
+def test_a_copy_finds_any_monotone_curve_and_no_other():
+    rising, other = (lambda p, s: s.pow(3) / 2 + 0.1), (lambda p, s: s.square())
+    for target, bound in ((rising, 0.02), (other, None)):
+        held_out = stack(slices(seed=1, target=target))
+        found = MatchedCopy(slices(8, target=target))(held_out)
+        error = (found - held_out["target"])[held_out["mask"] == 1].abs().mean()
+        assert error < bound if bound else error > 0.2
+        assert found.shape == held_out["target"].shape and (found[held_out["mask"] == 0] == -1).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_voxels_find_any_function_of_the_sources(channels):
+    def target(primary, secondary):
+        return primary * secondary[-1:]  # neither of the two tells it alone
+
+    items, held_out = (
+        slices(40, channels=channels, target=target),
+        stack(slices(seed=1, channels=channels, target=target)),
+    )
+    found = VoxelBaseline(items, neighbours=8)(held_out)
+    error = (found - held_out["target"])[held_out["mask"] == 1].abs().mean()
+    assert error < 0.07 and (found[held_out["mask"] == 0] == -1).all() and found.dtype == torch.float32
+    # All voxels as neighbours: the mean, whatever the sources.
+    mean = VoxelBaseline(items, neighbours=10**6, voxels=500)
+    assert len(mean.target) == 500
+    torch.testing.assert_close(mean(held_out)[0, 0, 12, 12].item(), float(mean.target.mean()), atol=1e-5, rtol=0)

@@ -1,22 +1,29 @@
 """What is shipped in data/: reproducible, listed with its sha256, found here and fetched elsewhere."""
 
+import gzip
 import http.server
 import json
 import threading
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pooch
 import pytest
 import torch
 from safetensors import safe_open
 
+import make_brain_sample
 import make_manifest
 import make_tumour_sample
 from damm_lite import download
+from damm_lite.brats import BraTSSliceDataset
+from damm_lite.cases import split_patients
 from damm_lite.download import fetch, load_pretrained
+from damm_lite.nifti import read_nifti
 
 ROOT = Path(__file__).parents[1]
+BRAINS = ROOT / "data" / "brain_sample"
 WEIGHTS = sorted((ROOT / "data" / "weights").glob("*.safetensors"))
 
 
@@ -36,13 +43,38 @@ def test_sample_is_small():
     assert sum(p.stat().st_size for p in (ROOT / "data" / "tumour_sample").rglob("*.tif")) < 2e6
 
 
+def test_brain_sample_can_be_regenerated_to_the_bit(tmp_path):
+    make_brain_sample.make(tmp_path)
+    made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.nii.gz"))
+    assert made == sorted(p.relative_to(BRAINS) for p in BRAINS.rglob("*.nii.gz")) and len(made) == 20
+    for path in made:
+        shipped = (BRAINS / path).read_bytes()
+        # Unpacked, as other versions of zlib pack otherwise; and no clock in the header (RFC 1952).
+        assert gzip.decompress((tmp_path / path).read_bytes()) == gzip.decompress(shipped), path
+        assert shipped[4:8] == bytes(4)
+
+
+def test_brain_sample_is_small_and_reads_like_brats():
+    assert sum(p.stat().st_size for p in BRAINS.rglob("*.nii.gz")) < 3e6
+    data = BraTSSliceDataset(fetch("brain_sample"), "flair", "t1", ["t2", "t1ce"], size=64, slices_per_case=4)
+    assert len(data) == 16 and not data.skipped
+    assert sorted(len(part) for part in split_patients(data.cases, (0.5, 0.5))) in ([1, 3], [2, 2])
+    for item in data:
+        assert item["segmented"] and item["mask"].mean() > 0.1 and item["primary"].max() > 0.5
+    volumes = {case: read_nifti(BRAINS / case / f"{case}_seg.nii.gz")[0] for case in data.cases}
+    assert all(set(np.unique(volume)) == {0, 1, 2, 4} for volume in volumes.values())
+    first, later = (np.isin(volumes[f"Phantom-00001-00{i}"], (1, 4)).sum() for i in (0, 1))
+    assert later > 1.5 * first
+
+
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda p: p.stem)
 def test_weights_are_small_and_say_how_they_were_made(path):
     assert path.stat().st_size < 12e6
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["damm_lite"])["about"]
     assert {"command", "seed", "steps", "device", "minutes"} <= about.keys()
-    assert "tools/train_tumours.py" in about["command"] and path.name in about["command"]
+    script = "tools/train_brains.py" if path.stem.startswith("brain") else "tools/train_tumours.py"
+    assert script in about["command"] and path.name in about["command"]
     assert path.stem in (ROOT / "data" / "README.md").read_text()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from damm_lite.data import stack
-from damm_lite.plotting import COLOURMAPS, image_grid, show_batch, show_image, to_frames
+from damm_lite.plotting import COLOURMAPS, image_grid, show_batch, show_image, show_planes, to_frames
 from damm_lite.predict import Prediction
 from damm_lite.tumours import SyntheticTumours
 from damm_lite.widgets import slider_of_frames
@@ -72,3 +72,18 @@ def test_slider_is_linked_in_the_page_and_every_frame_is_described():
     assert any(w.source == (slider, "value") and w.target == (shown, "selected_index") for w in links)
     with pytest.raises(ValueError, match="as many frames as labels.*3 and 2"):
         slider_of_frames(frames, [0, 50], "noise", alt="A patch.")
+
+
+def test_planes_of_a_volume_keep_their_proportions():
+    volume, brain = np.random.default_rng(0).random((12, 10, 8)), np.zeros((12, 10, 8), bool)
+    brain[2:10, 1:9, 2:6] = True
+    columns = [("truth", "mri", volume, None), ("error", "error", volume, (0, 0.5))]
+    figure = show_planes(columns, brain, (1.0, 2.0, 3.0), (4, 5, 3), bar=4)
+    axes = np.array(figure.axes).reshape(3, 2)
+    assert [axis.get_title() for axis in axes[:, 1]] == ["error", "", ""]
+    assert [axis.get_aspect() for axis in axes[:, 0]] == [2.0, 3.0, 1.5]
+    assert axes[0, 0].images[0].get_clim() == (-1, 1) and axes[1, 1].images[0].get_clim() == (0, 0.5)
+    np.testing.assert_array_equal(axes[0, 0].images[0].get_array(), volume[2:10, 1:9, 3][::-1, ::-1].T)
+    np.testing.assert_array_equal(axes[2, 0].images[0].get_array(), volume[4, 1:9, 2:6][::-1, ::-1].T)
+    bar = axes[0, 0].artists[0]
+    assert bar.size_bar.get_children()[0].get_width() == 4 and "4 mm" in bar.txt_label.get_children()[0].get_text()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from damm_lite.metrics import bootstrap_interval, evaluate, gate_auroc, mae, psnr, ssim
+from damm_lite.metrics import bootstrap_interval, evaluate, evaluate_inside, gate_auroc, mae, psnr, ssim
 
 
 @pytest.fixture(params=[(5, 1, 32, 32), (3, 2, 24, 40)])
@@ -73,3 +73,22 @@ def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     assert high - low == pytest.approx(2 * 1.96 * 2.0 / 4000**0.5, rel=0.1)  # the normal theory's width
     assert low < mean < high
     assert bootstrap_interval(np.zeros(20)) == (0.0, 0.0, 0.0)
+
+
+def test_scores_inside_a_region_equal_scikit_image(images):
+    x0, target = images
+    region = (torch.rand(len(x0), 1, *x0.shape[2:]) < 0.3).float()
+    region[..., :5, :] = region[..., -5:, :] = region[..., :5] = region[..., -5:] = 0  # scikit-image pads otherwise
+    inside = region.expand_as(x0).bool().numpy()
+    similar = [
+        structural_similarity(
+            a.numpy(), b.numpy(), channel_axis=0, data_range=2.0, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False, full=True,
+        )[1]
+        for a, b in zip(x0, target, strict=True)
+    ]  # fmt: skip
+    found = evaluate_inside(x0, target, region)
+    assert found["ssim"] == pytest.approx(np.stack(similar)[inside].mean(), abs=1e-4)
+    expected = peak_signal_noise_ratio(target.numpy()[inside], x0.numpy()[inside], data_range=2.0)
+    assert found["psnr"] == pytest.approx(expected, abs=1e-4)
+    assert all(np.isnan(value) for value in evaluate_inside(x0, target, 0 * region).values())

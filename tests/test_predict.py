@@ -6,7 +6,7 @@ import torch
 from damm_lite.damm import DAMMNet
 from damm_lite.data import chunks, stack
 from damm_lite.gates import DAMMP, SpatialDAMMP
-from damm_lite.predict import predict, predict_unet
+from damm_lite.predict import predict, predict_slices, predict_unet
 from damm_lite.samplers import ddim_sampler
 from damm_lite.schedules import PredictsImage, scaled_linear_schedule
 from damm_lite.tumours import SyntheticTumours
@@ -117,3 +117,18 @@ def test_a_batch_in_parts_is_the_whole_batch():
     assert [len(part["kind"]) for part in parts] == [2, 2, 1]
     assert torch.equal(torch.cat([part["target"] for part in parts]), batch["target"])
     assert sum((part["kind"] for part in parts), []) == batch["kind"]
+
+
+def test_a_volume_is_its_slices_with_the_same_noise_for_all(model, conditions):
+    primary, secondary = (x[[0, 1, 0]] for x in conditions)
+    volume = predict_slices(model, SCHEDULE, primary, secondary, num_steps=2, seed=5, num_samples=4)
+    assert volume.samples.shape == (4, 3, 1, 16, 16) and volume.confidence_map.shape == (3, 4, 4)
+    assert torch.equal(volume.samples[:, 0], volume.samples[:, 2])
+    one = predict(model, SCHEDULE, *(x[:1].repeat(4, 1, 1, 1) for x in conditions), num_steps=2, seed=5)
+    assert torch.equal(volume.samples[:, 0], one.x0)
+    torch.testing.assert_close(volume.confidence[0], one.confidence.mean())
+    torch.testing.assert_close(volume.confidence_map[0], one.confidence_map.mean(dim=0))
+    names = {
+        branch: predict_slices(model, SCHEDULE, *conditions, 1, branch=branch).branch for branch in ("uni", "multi")
+    }
+    assert names == {branch: [branch] * 3 for branch in names}

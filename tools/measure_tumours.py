@@ -26,7 +26,7 @@ import torch
 from tqdm.auto import tqdm
 
 import damm_lite as dl
-from damm_lite.checkpoint import written_aside
+from damm_lite.files import written_aside
 from train_tumours import conditions_of
 
 SIZE, DIAL_SEED, EXTERNAL_SEED = 64, 2_000_001, 3_000_001

@@ -28,22 +28,28 @@ TRAIN_SEED = 1
 INPUTS = {"vessels": ["primary"], "both": ["primary", "secondary"]}
 
 
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description, patches):
+    """The options of every training; `patches` is how many to simulate if not told otherwise."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64, help="side of a patch in pixels")
     parser.add_argument("--widths", type=int, nargs=4, default=(16, 16, 32, 64))
-    parser.add_argument("--patches", type=int, default=16384, help="training patches to simulate")
+    parser.add_argument("--patches", type=int, default=patches, help="training patches to simulate")
     parser.add_argument("--test-patches", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--minutes", type=float, help="instead of --steps, also counting the simulation")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="where to store the weights; a safetensors file")
+    return parser
+
+
+def parse():
+    parser = parser_of(__doc__, patches=16384)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--released", action="store_true", help="head, losses, phases and target as released")
     kind.add_argument("--concat", action="store_true", help="one plain U-Net on both images, concatenated")
     kind.add_argument("--regression", choices=INPUTS, help="one U-Net that predicts at once, without diffusion")
-    parser.add_argument("--out", type=Path, help="where to store the weights; a safetensors file")
     return parser.parse_args()
 
 
@@ -79,24 +85,30 @@ def of_regression(inputs, model, schedule, part):
     return {"regression": dl.regress(model, conditions).clamp(-1, 1).cpu()}
 
 
-def table(predictions_of, size, n):
-    """Mean SSIM by prediction and kind on n held-out patches; printed, and returned as a dict."""
-    batch = dl.stack(dl.SyntheticTumours(n, size, seed=dl.HELD_OUT_SEED))
-    kinds = ["none", *dl.DIVERGENCES]
+def table(predictions_of, batch, kinds, score):
+    """Mean `score` (x0, batch) -> (B,) by prediction and kind; printed. (means as a dict, confidence (B,) or None)."""
     columns = {"consistent": ~batch["divergent"], "divergent": batch["divergent"]}
-    columns |= {kind: torch.tensor([k == kind for k in batch["kind"]]) for kind in kinds[1:]}
-    columns["all"] = torch.ones(n, dtype=torch.bool)
-    whole = torch.tensor([kind in ("none", "section", "shift") for kind in batch["kind"]])  # all right or all wrong
+    columns |= {kind: torch.tensor([k == kind for k in batch["kind"]]) for kind in kinds}
+    columns["all"] = torch.ones(len(batch["divergent"]), dtype=torch.bool)
     print(f"{'SSIM':10}" + "".join(f"{name:>12}" for name in columns))
     parts = [predictions_of(part) for part in dl.chunks(batch, 16)]
-    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    found = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
     scores, confidence = {}, found.pop("confidence", None)
     for name, x0 in found.items():
-        ssim = dl.ssim(x0, batch["target"])
+        ssim = score(x0, batch)
         scores[name] = {column: round(float(ssim[rows].mean()), 4) for column, rows in columns.items()}
-        print(f"{name:10}" + "".join(f"{score:12.3f}" for score in scores[name].values()))
+        print(f"{name:10}" + "".join(f"{value:12.3f}" for value in scores[name].values()))
+    return scores, confidence
+
+
+def measure(predictions_of, size, n, model, schedule):
+    """The scores on n held-out tumours, as a dict; printed."""
+    batch = dl.stack(dl.SyntheticTumours(n, size, seed=dl.HELD_OUT_SEED))
+    predictions_of = partial(predictions_of, model, schedule)
+    scores, confidence = table(predictions_of, batch, dl.DIVERGENCES, lambda x0, batch: dl.ssim(x0, batch["target"]))
+    whole = torch.tensor([kind in ("none", "section", "shift") for kind in batch["kind"]])  # all right or all wrong
     if confidence is not None:
-        scores["auroc"] = round(dl.gate_auroc(confidence.cpu()[whole], batch["divergent"][whole]), 4)
+        scores["auroc"] = round(dl.gate_auroc(confidence[whole], batch["divergent"][whole]), 4)
         print(f"gate AUROC, consistent against section and shift: {scores['auroc']:.3f}")
     return scores
 
@@ -153,12 +165,14 @@ def chosen(arguments):
     return train_released if arguments.released else train_ours, of_branches
 
 
-def main():
-    arguments = parse()
-    start = time.perf_counter()
+def train_and_store(arguments, start, patches, trainer, measure):
+    """Train on `patches`, store the weights where the arguments say, measure, and store the scores with them.
+
+    `trainer` is one of those above, `measure(model, schedule)` gives a dict of scores, `start` is when
+    the simulation began.
+    """
     network = dl.UNetConfig(2, 1, arguments.widths, time_dim=64)
     schedule = dl.scaled_linear_schedule()
-    patches = list(dl.SyntheticTumours(arguments.patches, arguments.size, TRAIN_SEED, divergent_fraction=0.1))
     steps = arguments.steps
     if arguments.minutes:
         seconds = 60 * arguments.minutes - (time.perf_counter() - start)
@@ -171,7 +185,6 @@ def main():
         state.parent.mkdir(parents=True, exist_ok=True)
     resumed = bool(state and (state.exists() or state.with_suffix(".warmup.state").exists()))
     torch.manual_seed(arguments.seed)
-    trainer, predictions_of = chosen(arguments)
     last = trainer(network, schedule, patches, config, state)
     minutes = (time.perf_counter() - start) / 60
     device = next(last.ema.parameters()).device
@@ -189,10 +202,19 @@ def main():
     }
     if arguments.out:
         dl.save_checkpoint(arguments.out, last.ema, schedule, **about)
-    scores = table(partial(predictions_of, last.ema, schedule), arguments.size, arguments.test_patches)
+    scores = measure(last.ema, schedule)
     if arguments.out:
         dl.save_checkpoint(arguments.out, last.ema, schedule, **about, scores=scores)
         state.unlink(missing_ok=True)
+
+
+def main():
+    arguments = parse()
+    start = time.perf_counter()
+    patches = list(dl.SyntheticTumours(arguments.patches, arguments.size, TRAIN_SEED, divergent_fraction=0.1))
+    trainer, predictions_of = chosen(arguments)
+    held_out = partial(measure, predictions_of, arguments.size, arguments.test_patches)
+    train_and_store(arguments, start, patches, trainer, held_out)
 
 
 if __name__ == "__main__":

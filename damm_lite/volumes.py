@@ -1,0 +1,124 @@
+"""From volume to slices and back: intensities to [-1, 1], axial slices to volumes on the source's grid.
+
+A volume is (X, Y, Z) with axes that run right, front, up (RAS); a stack of its slices is (Z, H, W), seen
+as radiologists do: the front of the head at the top, the patient's right side on the left.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+
+class IntensityRange(NamedTuple):
+    """Intensities `low` and `high` of a scanner that become -1 and 1."""
+
+    low: float
+    high: float
+
+    def normalise(self, volume, mask):
+        """Intensities -> float32 in [-1, 1], clipped; -1 outside `mask`. Negative intensities count like any other."""
+        scaled = 2 * (np.asarray(volume, np.float32) - self.low) / (self.high - self.low) - 1
+        return np.where(mask, np.clip(scaled, -1, 1), np.float32(-1))
+
+    def restore(self, x, mask):
+        """The inverse of `normalise`, up to its clipping; 0 outside `mask`."""
+        return np.where(mask, self.low + (np.asarray(x, np.float32) + 1) / 2 * (self.high - self.low), np.float32(0))
+
+
+def robust_range(volume, mask, low=0.5, high=99.5):
+    """The `IntensityRange` between two percentiles inside a mask; ValueError where nothing varies there."""
+    inside = np.asarray(volume)[mask]
+    if inside.size == 0:
+        raise ValueError("expected a brain, got an empty mask")
+    bottom, top = np.percentile(inside, [low, high])
+    if not bottom < top:
+        raise ValueError(f"expected an image, got the constant {bottom:g} over the brain")
+    return IntensityRange(float(bottom), float(top))
+
+
+def to_slices(volume):
+    """(X, Y, Z) RAS -> (Z, H, W) as radiologists look at it."""
+    return volume[::-1, ::-1].transpose(2, 1, 0)
+
+
+def to_volume(slices):
+    """The inverse of `to_slices`."""
+    return slices.transpose(2, 1, 0)[::-1, ::-1]
+
+
+def planes(volume, at):
+    """Axial, coronal and sagittal plane (H, W) through voxel `at` of (X, Y, Z) RAS, as radiologists look at them.
+
+    The head stands upright, its right side on the left; in the sagittal plane the face looks to the left.
+    """
+    x, y, z = at
+    return volume[::-1, ::-1, z].T, volume[::-1, y, ::-1].T, volume[x, ::-1, ::-1].T
+
+
+class Frame(NamedTuple):
+    """A square window on axial slices, `size` pixels wide after resizing.
+
+    `rows` and `columns` are the (start, stop) of the window on the slices (Z, H, W) of `shape`;
+    they may reach beyond it.
+    """
+
+    shape: tuple
+    rows: tuple
+    columns: tuple
+    size: int
+
+    def cut(self, slices, fill):
+        """(n, H, W) -> (n, size, size) float32: cropped, padded with `fill`, resized with anti-aliasing."""
+        from skimage.transform import resize  # slow to import
+
+        (top, bottom), (left, right) = self.rows, self.columns
+        height, width = self.shape[1:]
+        pad = [(0, 0), (max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0))]
+        window = slices[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)].astype(np.float32)
+        window = np.pad(window, pad, constant_values=fill)
+        if window.shape[1:] == (self.size, self.size):
+            return window
+        shape = (len(window), self.size, self.size)
+        return resize(window, shape, order=1, anti_aliasing=True, preserve_range=True).astype(np.float32)
+
+    def paste(self, pictures, masks, fill):
+        """(n, size, size) -> (n, H, W): the inverse of `cut`. What lies outside the window is `fill`.
+
+        `masks` (n, size, size) tell where the pictures are valid; they are continued beyond, so that
+        no background bleeds into the rim of the brain when the pictures are enlarged.
+        """
+        from skimage.transform import resize
+
+        (top, bottom), (left, right) = self.rows, self.columns
+        height, width = self.shape[1:]
+        window = np.stack([_continued(p, m) for p, m in zip(pictures, masks, strict=True)])
+        if (bottom - top, right - left) != (self.size, self.size):
+            shape = (len(window), bottom - top, right - left)
+            window = resize(window, shape, order=1, preserve_range=True)
+        whole = np.full((len(window), height, width), fill, np.float32)
+        inside = window[:, max(-top, 0) :, max(-left, 0) :]
+        inside = inside[:, : height - max(top, 0), : width - max(left, 0)]
+        whole[:, max(top, 0) : max(top, 0) + inside.shape[1], max(left, 0) : max(left, 0) + inside.shape[2]] = inside
+        return whole
+
+
+def frame_brain(mask, zooms, size, field=192.0):
+    """The `Frame` of `field` mm, or more for a larger one, around a brain; `mask` (Z, H, W), `zooms` (dy, dx) in mm."""
+    there = [np.nonzero(mask.any(axis=axes))[0] for axes in ((0, 2), (0, 1))]
+    ends = [(int(t[0]), int(t[-1]) + 1) for t in there]
+    side = max(field, *((stop - start) * zoom for (start, stop), zoom in zip(ends, zooms, strict=True)))
+    windows = []
+    for (start, stop), zoom in zip(ends, zooms, strict=True):
+        length = round(side / zoom)
+        first = round((start + stop - length) / 2)
+        windows.append((first, first + length))
+    return Frame(mask.shape, *windows, size)
+
+
+def _continued(picture, mask):
+    """A picture whose pixels outside `mask` take the value of the nearest one inside."""
+    if not mask.any():
+        return picture
+    nearest = distance_transform_edt(mask == 0, return_distances=False, return_indices=True)
+    return picture[tuple(nearest)]

@@ -1,0 +1,438 @@
+"""BraTS folders: both generations of names, every way a case can be bad, laziness, patients kept apart, and back."""
+
+import gzip
+import tracemalloc
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from damm_lite import brats
+from damm_lite.brats import BraTSSliceDataset
+from damm_lite.cases import find_cases, hold_out, patient_of, split_patients
+from damm_lite.data import check_contrasts, stack
+from damm_lite.nifti import write_nifti
+from damm_lite.stored import StoredSlices
+from damm_lite.volumes import IntensityRange
+
+OLD = {"t1": "_t1", "t1ce": "_t1ce", "t2": "_t2", "flair": "_flair", "seg": "_seg"}
+NEW = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"}
+SHAPE = (24, 28, 16)
+ZOOMS = np.array([8.0, 8.0, 9.0, 1.0])  # 24 x 8 mm = 192 mm
+
+
+def brain(shape=SHAPE):
+    """An ellipsoid (X, Y, Z), bool, that is no mirror image of itself."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    return (x * 1.2 + 0.1 * y) ** 2 + (y * 1.1 - 0.1) ** 2 + (z * 1.2) ** 2 < 0.8
+
+
+def write_case(folder, case, names=OLD, suffix=".nii.gz", skip=(), affine=None, shape=SHAPE, seed=0):
+    """Write a case with the contrasts of `names`, int16, some voxels negative."""
+    rng, mask = np.random.default_rng(seed), brain(shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (contrast, end) in enumerate(names.items()):
+        if contrast in skip:
+            continue
+        if contrast == "seg":
+            volume = np.zeros(shape, np.int16)
+            volume[8:12, 10:15, 6:9] = 4
+        else:
+            ramp = np.tensordot((20, 10, 5), np.indices(shape), 1)
+            volume = ((ramp * (i + 1) + rng.normal(0, 10, shape) - 30) * mask).astype(np.int16)
+        nib.save(nib.Nifti1Image(volume, np.diag(ZOOMS) if affine is None else affine), folder / f"{case}{end}{suffix}")
+
+
+def open_folder(root, **options):
+    return BraTSSliceDataset(root, **({"target": "flair", "primary": "t1", "secondary": "t2", "size": 24} | options))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("names", [OLD, NEW], ids=["2021", "2023"])
+@pytest.mark.parametrize("nested", ["", "HGG/site 3/a"])
+def test_both_generations_at_any_depth(tmp_path, names, suffix, nested):
+    for case in ("BraTS-GLI-00001-000", "BraTS2021_00002"):
+        write_case(tmp_path / nested / case, case, names, suffix)
+    (tmp_path / "README.txt").write_text("not a case")
+    (tmp_path / "._BraTS2021_00002_t1.nii.gz").write_text("what some systems leave behind")
+    data = open_folder(tmp_path, secondary=["t2", "t1ce"], slices_per_case=5)
+    assert data.cases == ["BraTS-GLI-00001-000", "BraTS2021_00002"] and len(data) == 10
+    item = data[7]
+    assert item["case"] == "BraTS2021_00002" and item["segmented"] and item["secondary"].shape == (2, 24, 24)
+    for key in ("target", "primary", "mask", "lesion"):
+        assert item[key].shape == (1, 24, 24) and item[key].dtype == torch.float32
+    assert list(find_cases(tmp_path)["BraTS2021_00002"]) == sorted(OLD, key=lambda c: names[c])
+
+
+def test_items_hold_what_the_files_do(tmp_path):
+    """At one pixel a voxel nothing is resized, so every value can be recomputed from the file."""
+    write_case(tmp_path, "a")
+    data = open_folder(tmp_path, slices_per_case=6)
+    mask = brain()
+    areas = mask.sum(axis=(0, 1))
+    for item in list(data):
+        k = item["slice"]
+        assert areas[k] >= 0.4 * areas.max()
+        for key, contrast in (("target", "flair"), ("primary", "t1"), ("secondary", "t2")):
+            volume = nib.load(tmp_path / f"a_{contrast}.nii.gz").get_fdata()
+            low, high = np.percentile(volume[mask], [0.5, 99.5])
+            expected = np.where(mask, np.clip(2 * (volume - low) / (high - low) - 1, -1, 1), -1)[::-1, ::-1, k].T
+            x = item[key][0].numpy()
+            np.testing.assert_array_equal((x > -1).sum(), (expected > -1).sum())
+            rows = data.whole("a").frame.rows
+            window = np.pad(expected, [(24, 24), (24, 24)], constant_values=-1)[rows[0] + 24 : rows[1] + 24]
+            columns = data.whole("a").frame.columns
+            np.testing.assert_allclose(x, window[:, columns[0] + 24 : columns[1] + 24], atol=1e-4)
+        assert (item["target"][item["mask"] == 0] == -1).all()
+        assert (item["lesion"].sum() > 0) == (k in (6, 7, 8))
+    assert data[0]["slice"] < data[5]["slice"]
+
+
+def test_no_segmentation_no_lesion(tmp_path):
+    write_case(tmp_path, "a", skip=["seg"])
+    item = open_folder(tmp_path)[5]
+    assert item["lesion"].sum() == 0 and not item["segmented"]
+    batch = stack(open_folder(tmp_path)[i] for i in range(4))
+    assert batch["segmented"].dtype == torch.bool and batch["case"] == ["a"] * 4
+
+
+@pytest.mark.parametrize("codes", ["LAS", "LPS", "PIR"])
+def test_orientation_on_disk_does_not_matter(tmp_path, codes):
+    write_case(tmp_path / "ras", "a")
+    for path in (tmp_path / "ras").iterdir():
+        image = nib.load(path)
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
+        )
+        (tmp_path / "other").mkdir(exist_ok=True)
+        nib.save(image.as_reoriented(turn), tmp_path / "other" / path.name)
+    for a, b in zip(open_folder(tmp_path / "ras"), open_folder(tmp_path / "other"), strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in ("target", "primary", "secondary", "mask", "lesion"))
+        assert a["slice"] == b["slice"]
+
+
+def spoil_shape(folder):
+    write_case(folder, "b", {"t2": "_t2"}, shape=(24, 28, 12))
+
+
+def spoil_affine(folder):
+    write_case(folder, "b", {"t2": "_t2"}, affine=np.diag([8.0, 8.0, 10.0, 1.0]))
+
+
+def spoil_4d(folder):
+    nib.save(nib.Nifti1Image(np.ones((*SHAPE, 2), np.int16), np.diag(ZOOMS)), folder / "b_t2.nii.gz")
+
+
+def spoil_gzip(folder):
+    raw = (folder / "b_t2.nii.gz").read_bytes()
+    (folder / "b_t2.nii.gz").write_bytes(raw[: len(raw) // 2])
+
+
+def spoil_last_byte(folder):
+    raw = (folder / "b_t2.nii.gz").read_bytes()
+    (folder / "b_t2.nii.gz").write_bytes(raw[:-1])
+
+
+def spoil_plain(folder):
+    image = nib.load(folder / "b_t2.nii.gz")
+    nib.save(image, folder / "b_t2.nii")
+    (folder / "b_t2.nii").write_bytes((folder / "b_t2.nii").read_bytes()[:-9])
+
+
+def empty(folder, suffix=".nii.gz"):
+    for contrast in ("t1", "t1ce", "t2", "flair"):
+        (folder / f"b_{contrast}.nii.gz").unlink()
+        image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag(ZOOMS))
+        nib.save(image, folder / f"b_{contrast}{suffix}")
+
+
+BAD = {
+    "missing": (lambda f: (f / "b_t2.nii.gz").unlink(), "no t2; it has flair, seg, t1, t1ce"),
+    "broken link": (
+        lambda f: ((f / "b_t2.nii.gz").unlink(), (f / "b_t2.nii.gz").symlink_to(f / "gone.nii.gz")),
+        "b_t2.nii.gz: no such file",
+    ),
+    "shape": (spoil_shape, r"b_t2.nii.gz has the shape \(24, 28, 12\), flair has \(24, 28, 16\)"),
+    "affine": (spoil_affine, r"b_t2.nii.gz lies elsewhere than flair.*10\.0"),
+    "4-D": (spoil_4d, r"3-D volume.*\(24, 28, 16, 2\)"),
+    "truncated gzip": (spoil_gzip, "b_t2.nii.gz: expected a whole NIfTI file"),
+    "cut by a byte": (spoil_last_byte, "b_t2.nii.gz: expected a whole NIfTI file"),
+    "truncated": (spoil_plain, "b_t2.nii: expected a whole NIfTI file"),
+    "empty": (empty, "expected a brain, got voxels that are all 0"),
+    "empty, plain": (lambda f: empty(f, ".nii"), "expected a brain, got voxels that are all 0"),
+    "segmentation elsewhere": (
+        lambda f: write_case(f, "b", {"seg": "_seg"}, affine=np.eye(4)),
+        "b_seg.nii.gz lies elsewhere",
+    ),
+    "no image": (lambda f: (f / "b_t2.nii.gz").write_bytes(gzip.compress(b"no")), "b_t2.nii.gz: expected a NIfTI"),
+}
+
+
+@pytest.mark.parametrize("spoil, message", BAD.values(), ids=BAD)
+def test_bad_cases_are_named_and_can_be_skipped(tmp_path, spoil, message):
+    for case in ("a", "b", "c"):
+        write_case(tmp_path / case, case)
+    spoil(tmp_path / "b")
+    with pytest.raises(ValueError, match=f"case b: .*{message}"):
+        open_folder(tmp_path)
+    data = open_folder(tmp_path, skip_bad=True, slices_per_case=3)
+    assert data.cases == ["a", "c"] and list(data.skipped) == ["b"] and "case b: " in data.skipped["b"]
+    assert [item["case"] for item in data] == ["a"] * 3 + ["c"] * 3
+    assert open_folder(tmp_path, cases=["a"]).skipped == {}
+
+
+def test_damage_inside_a_file_is_found_when_it_is_read(tmp_path):
+    write_case(tmp_path, "a")
+    raw = bytearray((tmp_path / "a_t2.nii.gz").read_bytes())
+    raw[-200] ^= 1
+    (tmp_path / "a_t2.nii.gz").write_bytes(raw)
+    data = open_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"case a: .*a_t2.nii.gz: expected a whole NIfTI file"):
+        data[0]
+
+
+def test_what_else_can_be_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        open_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no BraTS case; expected files such as CASE_t1.nii.gz.*got no files"):
+        open_folder(tmp_path)
+    (tmp_path / "scan.dcm").write_text("DICOM")
+    with pytest.raises(ValueError, match=r"no BraTS case.*scan.dcm"):
+        open_folder(tmp_path)
+    write_case(tmp_path / "a", "a")
+    with pytest.raises(ValueError, match="unknown contrast 'T2'; expected one of t1, t1ce, t2, flair"):
+        open_folder(tmp_path, secondary="T2")
+    with pytest.raises(ValueError, match="unknown contrast 'seg'"):
+        open_folder(tmp_path, target="seg")
+    with pytest.raises(ValueError, match="no case z; it has a"):
+        open_folder(tmp_path, cases=["a", "z"])
+    with pytest.raises(ValueError, match="multiple of 4 pixels, got 30"):
+        open_folder(tmp_path, size=30)
+    with pytest.raises(ValueError, match="slices_per_case: expected at least 1"):
+        open_folder(tmp_path, slices_per_case=0)
+    write_case(tmp_path / "copy", "a")
+    with pytest.raises(ValueError, match="case a: two files for"):
+        open_folder(tmp_path)
+
+
+def test_a_plain_file_goes_before_its_gzipped_twin(tmp_path):
+    write_case(tmp_path, "a", suffix=".nii")
+    write_case(tmp_path, "a", suffix=".nii.gz", seed=1)
+    assert {path.suffix for path in find_cases(tmp_path)["a"].values()} == {".nii"}
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    write_case(tmp_path / "store" / "a", "a")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").symlink_to(tmp_path / "store" / "a")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
+    assert open_folder(tmp_path / "data").cases == ["a"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    root = tmp_path_factory.mktemp("many")
+    write_case(root / "first", "first")
+    for i in range(200):
+        folder = root / f"BraTS-GLI-{i:05d}-000"
+        folder.mkdir()
+        for contrast in ("t1", "t2", "flair"):
+            name = f"{folder.name}{NEW[contrast]}.nii.gz"
+            (folder / name).hardlink_to(root / "first" / f"first_{contrast}.nii.gz")
+    return root
+
+
+def test_opening_reads_no_volume_and_memory_stays_small(many, monkeypatch):
+    loads = []
+    read = brats.read_nifti
+    monkeypatch.setattr(brats, "read_nifti", lambda path: loads.append(path) or read(path))
+    data = open_folder(many, slices_per_case=2)
+    assert len(data.cases) == 201 and loads == []
+    assert len([data[0], data[1], data[0]]) == 3 and len(loads) == 3  # one case, three contrasts
+    volume_bytes = 4 * np.prod(SHAPE)
+    for i in range(20):
+        data[i]
+    tracemalloc.start()
+    for i in range(120):
+        data[i]
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data._kept) == brats.CACHED_CASES
+    assert kept < 30 * volume_bytes and peak < 60 * volume_bytes  # 60 cases have 180 volumes
+    assert len(loads) <= 4 * (60 + 10)  # in order, each case is read once
+
+
+def test_workers_see_the_same(tmp_path):
+    write_case(tmp_path, "a")
+    data = open_folder(tmp_path, slices_per_case=4)
+    loaded = next(iter(DataLoader(data, batch_size=4, num_workers=1, multiprocessing_context="spawn")))
+    assert torch.equal(loaded["target"], stack(data)["target"])
+
+
+def test_follow_up_scans_are_one_patient():
+    assert patient_of("BraTS-GLI-00001-000") == patient_of("BraTS-GLI-00001-001") == "BraTS-GLI-00001"
+    for case in ("BraTS2021_00001", "BraTS20_Training_001", "TCGA-DU-7294", "Brats18_TCIA01_131_1", "p-001", "001"):
+        assert patient_of(case) == case
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), unique=True, min_size=1, max_size=60),
+    st.integers(0, 5),
+    st.sampled_from([(0.8, 0.2), (0.7, 0.1, 0.2), (1.0,), (0.5, 0.5), (0.0, 1.0)]),
+    st.randoms(use_true_random=False),
+)
+def test_no_patient_is_on_both_sides(scans, seed, fractions, shuffle):
+    cases = [f"BraTS-GLI-{patient:05d}-{visit:03d}" for patient, visit in scans]
+    parts = split_patients(cases, fractions, seed)
+    assert sorted(sum(parts, [])) == sorted(cases)
+    patients = [{patient_of(case) for case in part} for part in parts]
+    assert sum(len(p) for p in patients) == len(set().union(*patients))
+    for p, fraction in zip(patients, fractions, strict=True):
+        assert abs(len(p) - fraction * len(set().union(*patients))) <= 1
+    shuffled = list(cases)
+    shuffle.shuffle(shuffled)
+    assert split_patients(shuffled, fractions, seed) == parts
+
+
+def test_splits_differ_with_the_seed_and_are_checked():
+    cases = [f"BraTS-GLI-{i:05d}-000" for i in range(20)]
+    assert split_patients(cases, seed=0) != split_patients(cases, seed=1)
+    assert [len(part) for part in split_patients(cases)] == [16, 4]
+    with pytest.raises(ValueError, match="add up to 1"):
+        split_patients(cases, (0.8, 0.8))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "AIL"])
+def test_a_predicted_volume_lies_on_the_sources_grid(tmp_path, codes):
+    tilt = nib.eulerangles.euler2mat(0.1, 0.05, -0.2)
+    affine = np.eye(4)
+    affine[:3] = np.c_[tilt @ np.diag(ZOOMS[:3]), (5, 6, -70)]
+    write_case(tmp_path / "in", "a", affine=affine)
+    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
+    for path in (tmp_path / "in").iterdir():
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image.from_bytes(image.to_bytes()).as_reoriented(turn), path)
+    data = open_folder(tmp_path / "in")
+    slices = data.whole("a")
+    volume = slices.restore(slices.batch()["target"])  # as if the prediction were perfect
+    write_nifti(tmp_path / "out" / "a_flair.nii.gz", volume, slices.source)
+    made, truth = nib.load(tmp_path / "out" / "a_flair.nii.gz"), nib.load(slices.source)
+    np.testing.assert_array_equal(made.affine, truth.affine)
+    assert made.shape == truth.shape and made.header.get_zooms() == truth.header.get_zooms()
+    low, high = slices.ranges[0]
+    outside = np.logical_and.reduce([nib.load(p).get_fdata() == 0 for p in slices.source.parent.glob("a_[tf]*")])
+    assert (made.get_fdata()[outside] == 0).all() and np.isfinite(made.get_fdata()).all()
+    np.testing.assert_allclose(
+        made.get_fdata()[~outside], np.clip(truth.get_fdata()[~outside], low, high), atol=(high - low) * 1e-5
+    )
+
+
+def test_predictions_can_take_another_scale_and_some_slices(tmp_path):
+    write_case(tmp_path, "a")
+    slices = open_folder(tmp_path, size=16).whole("a")
+    x0 = torch.zeros(len(slices.slices), 1, 16, 16)
+    volume = slices.restore(x0, IntensityRange(100, 300))
+    assert set(np.unique(volume)) == {0, 200} and (volume != 0).sum() == brain().sum()
+    few = slices._replace(**{key: getattr(slices, key)[3:5] for key in ("images", "mask", "lesion", "slices")})
+    volume = few.restore(x0[3:5], IntensityRange(100, 300))
+    assert np.flatnonzero(volume.any(axis=(0, 1))).tolist() == slices.slices[3:5].tolist()
+    with pytest.raises(ValueError, match=r"case a: expected predictions \(\d+, 1, 16, 16\), got \(2, 1, 16, 16\)"):
+        slices.restore(x0[:2])
+
+
+def test_the_real_cases(shared, tmp_path):
+    root = shared / "data" / "brats"
+    data = open_folder(root, size=64, secondary=["t2", "t1ce"], slices_per_case=8)
+    assert data.cases == ["TCGA-DU-7294", "TCGA-FG-6692"] and len(data) == 16
+    assert split_patients(data.cases, (0.5, 0.5)) != [data.cases, []]
+    for item in (data[3], data[12]):
+        assert item["secondary"].shape == (2, 64, 64) and not item["segmented"]
+        inside = item["mask"] == 1
+        assert 0.15 < inside.float().mean() < 0.8 and item["target"][inside].std() > 0.1
+        assert torch.corrcoef(torch.stack([item["primary"][inside], item["secondary"][1:][inside]]))[0, 1] > 0.5
+    slices = open_folder(root, size=192).whole("TCGA-FG-6692")  # 1 mm a pixel: nothing is resized
+    volume = slices.restore(slices.batch()["target"])
+    write_nifti(tmp_path / "pred.nii.gz", volume, slices.source)
+    made, truth = nib.load(tmp_path / "pred.nii.gz"), nib.load(slices.source)
+    np.testing.assert_array_equal(made.affine, truth.affine)
+    assert made.header.get_zooms() == truth.header.get_zooms()
+    inside = truth.get_fdata() != 0
+    assert (truth.get_fdata() < 0).any()
+    expected = np.clip(truth.get_fdata()[inside], *slices.ranges[0])
+    np.testing.assert_allclose(made.get_fdata()[inside], expected, atol=1e-2)
+
+
+@given(st.integers(2, 400), st.sampled_from([0.0, 0.1, 0.2, 0.5]), st.integers(0, 3))
+def test_at_least_one_patient_is_held_out_and_one_is_not(n, share, seed):
+    fit, held = hold_out([f"p{i}-001" for i in range(n)], share, seed)
+    assert len(fit) + len(held) == n and fit and held
+    assert abs(len(held) - max(1, share * n)) < 1
+
+
+def test_holding_out_takes_two_patients():
+    with pytest.raises(ValueError, match="at least 2 patients.*got BraTS-GLI-00001"):
+        hold_out(["BraTS-GLI-00001-000", "BraTS-GLI-00001-001"])
+    with pytest.raises(ValueError, match="got none"):
+        hold_out([])
+
+
+def test_contrasts_by_name():
+    assert check_contrasts("flair", "t1", "t2") == ["flair", "t1", "t2"]
+    assert check_contrasts("flair", "t1", "t2, t1ce") == check_contrasts("flair", "t1", ["t2", "t1ce"])
+    for secondary, wrong in (("T2", "T2"), ("", ""), ("t2,", ""), (["seg"], "seg")):
+        with pytest.raises(ValueError, match=f"unknown contrast '{wrong}'; expected one of t1, t1ce, t2, flair"):
+            check_contrasts("flair", "t1", secondary)
+    for wrong in (("t2", "t1", "t2"), ("flair", "t1", "t1"), ("flair", "t1", "t2,t2")):
+        with pytest.raises(ValueError, match="named twice"):
+            check_contrasts(*wrong)
+
+
+def test_pictures_are_placed_where_they_were_cut(tmp_path):
+    affine = np.diag([8.0, 6.0, 9.0, 1.0])
+    write_case(tmp_path, "a", affine=affine)
+    slices = open_folder(tmp_path, size=24).whole("a")
+    assert slices.zooms == (8, 6, 9)
+    volume = slices.place(np.ones((len(slices.slices), 1, 24, 24)), outside=-3.0)
+    np.testing.assert_array_equal(volume, np.where(brain(), 1, -3))
+    few = slices._replace(**{key: getattr(slices, key)[3:5] for key in ("images", "mask", "lesion", "slices")})
+    volume = few.place(np.ones((2, 1, 24, 24)))
+    assert np.flatnonzero(volume.any(axis=(0, 1))).tolist() == slices.slices[3:5].tolist()
+
+
+def test_stored_slices_are_those_of_the_dataset_in_any_order(tmp_path, monkeypatch):
+    for case in "abc":
+        write_case(tmp_path / case, case, seed=ord(case))
+    data = open_folder(tmp_path, secondary="t2,t1ce", slices_per_case=4)
+    stored = StoredSlices(data, tmp_path / "slices")
+    monkeypatch.setattr(brats, "read_nifti", None)  # no volume is read any more
+    data._kept.clear()
+    assert len(stored) == 12 and (tmp_path / "slices").stat().st_size == 2 * 12 * 4 * 24 * 24
+    assert list(stored[3]) == ["target", "primary", "secondary"] and stored[3]["secondary"].shape == (2, 24, 24)
+    monkeypatch.undo()
+    for i in (11, 0, 7):
+        for key, image in stored[i].items():
+            assert image.dtype == torch.float32
+            torch.testing.assert_close(image, data[i][key], atol=5e-4, rtol=0)
+            assert (image[data[i][key] == -1] == -1).all()
+    with pytest.raises(IndexError):
+        stored[12]
+    with pytest.raises(ValueError, match="empty"):
+        StoredSlices([], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_memory_does_not_grow_with_stored_slices(many, tmp_path):
+    peaks = []
+    for cases in (5, 50):
+        tracemalloc.start()
+        data = open_folder(many, cases=open_folder(many).cases[:cases], slices_per_case=4)
+        stored = StoredSlices(data, tmp_path / str(cases))
+        for i in np.random.default_rng(0).integers(len(stored), size=100):
+            stored[i]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
