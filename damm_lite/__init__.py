@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "shift_pair",
         ],
         "fluorescence": ["FluorescenceDataset", "find_channel", "first_channel", "read_stain", "read_tiff", "stretch"],
-        "volumes": ["IntensityRange", "planes", "robust_range", "to_slices", "to_volume"],
+        "volumes": ["IntensityScale", "planes", "robust_scale", "to_slices", "to_volume"],
         "nifti": ["read_nifti", "write_nifti"],
         "cases": ["find_cases", "hold_out", "patient_of", "split_patients"],
         "brats": ["BraTSSliceDataset", "CaseSlices"],

@@ -12,11 +12,11 @@ from damm_lite.data import check_contrasts
 from damm_lite.glioma import Growth, compartments, grow
 from damm_lite.mri import SEQUENCES, ghost, rician, signal
 from damm_lite.shapes import FIELD, grid, sample, smooth_field
-from damm_lite.volumes import robust_range, to_slices
+from damm_lite.volumes import robust_scale, to_slices
 
 LABELS = {"necrosis": 1, "oedema": 2, "rim": 4}  # as in BraTS until 2021
 GROWTH_VOXEL = 3.0  # grid on which gliomas grow, whatever the voxel of the images, mm
-NOISE = 0.03  # standard deviation, relative to the mean signal of the brain
+NOISE = 0.03  # standard deviation in a voxel of 1 mm, relative to the mean signal of the brain
 SHADING = 0.08  # of the coil's sensitivity, as the standard deviation of its logarithm
 
 
@@ -85,11 +85,12 @@ def scan(rng, patient, voxel=3.0):
     """
     tissues, points = tissues_of(patient, voxel)
     mask = sum(tissues.values()) > 0
+    noise = NOISE / voxel**1.5  # a voxel is the mean of its cubic millimetres
     images = {}
     for contrast in SEQUENCES:
         clean = signal(tissues, contrast, patient.gadolinium)
         clean = clean * np.exp(SHADING * sample(smooth_field(rng, 150.0), points))
-        images[contrast] = rician(rng, clean, NOISE * clean[mask].mean()) * mask
+        images[contrast] = rician(rng, clean, noise * clean[mask].mean()) * mask
     labels = np.zeros(mask.shape, np.uint8)
     for name, label in LABELS.items():
         labels[tissues[name] > 0.4] = label
@@ -195,7 +196,7 @@ class SyntheticBrains(Dataset):
             levels = np.linspace(LOWEST, HIGHEST, SLICES)
             places = np.rint((levels - found.affine[2, 3]) / voxel).astype(int)
             chosen = (found.images[contrast] for contrast in self.contrasts)
-            images = [to_slices(robust_range(x, found.mask).normalise(x, found.mask)) for x in chosen]
+            images = [to_slices(robust_scale(x, found.mask).normalise(x, found.mask)) for x in chosen]
             mask, lesion = (to_slices(x).astype(np.float32)[places, None] for x in (found.mask, found.labels > 0))
             self._kept[patient] = np.stack(images, axis=1)[places], mask, lesion, places
         return self._kept[patient]

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from damm_lite.cases import check_case, find_cases
 from damm_lite.data import check_contrasts, stack
 from damm_lite.nifti import read_nifti
-from damm_lite.volumes import Frame, frame_brain, robust_range, to_slices, to_volume
+from damm_lite.volumes import Frame, frame_brain, robust_scale, to_slices, to_volume
 
 ENOUGH_BRAIN = 0.4  # a slice has enough if its brain is this large, relative to the largest
 CACHED_CASES = 4
@@ -29,7 +29,7 @@ class CaseSlices(NamedTuple):
     brain: np.ndarray  # (Z, H, W) bool, the whole of it
     zooms: tuple  # the voxel's sides along x, y, z of RAS, mm
     frame: Frame
-    ranges: list  # the `IntensityRange` of each contrast
+    scales: list  # the `IntensityScale` of each contrast
     source: Path  # the target's file
 
     def item(self, i):
@@ -53,12 +53,12 @@ class CaseSlices(NamedTuple):
     def restore(self, x0, scale=None):
         """Predictions (n, 1, size, size) in [-1, 1] -> intensities (X, Y, Z) RAS, exactly 0 outside the brain.
 
-        Intensities are those of the target's scan, or of `scale`, the `IntensityRange` of another.
+        Intensities are those of the target's scan, or of `scale`, the `IntensityScale` of another.
         Slices that are not among these n stay 0. `write_nifti` puts the result on the grid of `source`.
         """
         brain = np.zeros_like(self.brain)
         brain[self.slices] = self.brain[self.slices]
-        return to_volume((scale or self.ranges[0]).restore(to_slices(self.place(x0)), brain))
+        return to_volume((scale or self.scales[0]).restore(to_slices(self.place(x0)), brain))
 
     def place(self, pictures, outside=0.0):
         """Pictures (n, 1, size, size) of any unit -> (X, Y, Z) RAS as `source`; `outside` where there is no brain."""
@@ -81,7 +81,7 @@ def read_case(case, files, contrasts, size, choose):
         read = [read_nifti(files[contrast]) for contrast in contrasts]
         volumes = [to_slices(volume) for volume, _ in read]
         brain = np.logical_or.reduce([volume != 0 for volume in volumes])
-        ranges = [robust_range(volume, brain) for volume in volumes]
+        scales = [robust_scale(volume, brain) for volume in volumes]
         segmentation = to_slices(read_nifti(files["seg"])[0]) if "seg" in files else None
     except ValueError as error:
         raise ValueError(f"case {case}: {error}") from error
@@ -91,7 +91,7 @@ def read_case(case, files, contrasts, size, choose):
     mask = frame.cut(brain[slices], fill=0) > 0.5
     images = [
         np.where(mask, frame.cut(scale.normalise(volume[slices], brain[slices]), fill=-1), np.float32(-1)).clip(-1, 1)
-        for volume, scale in zip(volumes, ranges, strict=True)
+        for volume, scale in zip(volumes, scales, strict=True)
     ]
     lesion = mask & (frame.cut(segmentation[slices] > 0, fill=0) > 0.5) if segmentation is not None else mask & False
     return CaseSlices(
@@ -104,7 +104,7 @@ def read_case(case, files, contrasts, size, choose):
         brain,
         zooms,
         frame,
-        ranges,
+        scales,
         files[contrasts[0]],
     )
 

@@ -17,7 +17,7 @@ from damm_lite.cases import find_cases, hold_out, patient_of, split_patients
 from damm_lite.data import check_contrasts, stack
 from damm_lite.nifti import write_nifti
 from damm_lite.stored import StoredSlices
-from damm_lite.volumes import IntensityRange
+from damm_lite.volumes import IntensityScale
 
 OLD = {"t1": "_t1", "t1ce": "_t1ce", "t2": "_t2", "flair": "_flair", "seg": "_seg"}
 NEW = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"}
@@ -79,8 +79,11 @@ def test_items_hold_what_the_files_do(tmp_path):
         assert areas[k] >= 0.4 * areas.max()
         for key, contrast in (("target", "flair"), ("primary", "t1"), ("secondary", "t2")):
             volume = nib.load(tmp_path / f"a_{contrast}.nii.gz").get_fdata()
-            low, high = np.percentile(volume[mask], [0.5, 99.5])
-            expected = np.where(mask, np.clip(2 * (volume - low) / (high - low) - 1, -1, 1), -1)[::-1, ::-1, k].T
+            low, less, more, high = np.percentile(volume[mask], [0.5, 5, 95, 99.5])
+            pieces = [volume < less, volume <= more]
+            lines = -1 + 0.2 * (volume - low) / (less - low), -0.8 + 1.6 * (volume - less) / (more - less)
+            scaled = np.select(pieces, lines, 0.8 + 0.2 * (volume - more) / (high - more))
+            expected = np.where(mask, scaled.clip(-1, 1), -1)[::-1, ::-1, k].T
             x = item[key][0].numpy()
             np.testing.assert_array_equal((x > -1).sum(), (expected > -1).sum())
             rows = data.whole("a").frame.rows
@@ -323,7 +326,7 @@ def test_a_predicted_volume_lies_on_the_sources_grid(tmp_path, codes):
     made, truth = nib.load(tmp_path / "out" / "a_flair.nii.gz"), nib.load(slices.source)
     np.testing.assert_array_equal(made.affine, truth.affine)
     assert made.shape == truth.shape and made.header.get_zooms() == truth.header.get_zooms()
-    low, high = slices.ranges[0]
+    low, *_, high = slices.scales[0].intensities
     outside = np.logical_and.reduce([nib.load(p).get_fdata() == 0 for p in slices.source.parent.glob("a_[tf]*")])
     assert (made.get_fdata()[outside] == 0).all() and np.isfinite(made.get_fdata()).all()
     np.testing.assert_allclose(
@@ -335,10 +338,10 @@ def test_predictions_can_take_another_scale_and_some_slices(tmp_path):
     write_case(tmp_path, "a")
     slices = open_folder(tmp_path, size=16).whole("a")
     x0 = torch.zeros(len(slices.slices), 1, 16, 16)
-    volume = slices.restore(x0, IntensityRange(100, 300))
+    volume = slices.restore(x0, IntensityScale((100, 300)))
     assert set(np.unique(volume)) == {0, 200} and (volume != 0).sum() == brain().sum()
     few = slices._replace(**{key: getattr(slices, key)[3:5] for key in ("images", "mask", "lesion", "slices")})
-    volume = few.restore(x0[3:5], IntensityRange(100, 300))
+    volume = few.restore(x0[3:5], IntensityScale((100, 300)))
     assert np.flatnonzero(volume.any(axis=(0, 1))).tolist() == slices.slices[3:5].tolist()
     with pytest.raises(ValueError, match=r"case a: expected predictions \(\d+, 1, 16, 16\), got \(2, 1, 16, 16\)"):
         slices.restore(x0[:2])
@@ -362,7 +365,7 @@ def test_the_real_cases(shared, tmp_path):
     assert made.header.get_zooms() == truth.header.get_zooms()
     inside = truth.get_fdata() != 0
     assert (truth.get_fdata() < 0).any()
-    expected = np.clip(truth.get_fdata()[inside], *slices.ranges[0])
+    expected = np.clip(truth.get_fdata()[inside], *slices.scales[0].intensities[::3])
     np.testing.assert_allclose(made.get_fdata()[inside], expected, atol=1e-2)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from damm_lite.volumes import Frame, IntensityRange, frame_brain, planes, robust_range, to_slices, to_volume
+from damm_lite.volumes import Frame, IntensityScale, frame_brain, planes, robust_scale, to_slices, to_volume
 
 
 @pytest.fixture
@@ -13,8 +13,9 @@ def rng():
 
 def test_normalising_and_back(rng):
     volume, mask = rng.normal(300, 200, (12, 10, 8)), rng.random((12, 10, 8)) < 0.6
-    scale = IntensityRange(float(volume[mask].min()), float(volume[mask].max()))
-    assert scale.low < 0  # negative voxels are real
+    scale = robust_scale(volume, mask)._replace(values=(-1.0, -0.5, 0.7, 1.0))
+    volume = volume.clip(scale.intensities[0], scale.intensities[-1])
+    assert scale.intensities[0] < 0  # negative voxels are real
     x = scale.normalise(volume, mask)
     assert x.dtype == np.float32 and (x[~mask] == -1).all()
     assert x[mask].min() == pytest.approx(-1) and x[mask].max() == pytest.approx(1)
@@ -26,22 +27,35 @@ def test_normalising_and_back(rng):
 def test_the_range_is_robust(rng):
     volume, mask = rng.normal(500, 50, (30, 30, 30)), np.zeros((30, 30, 30), bool)
     mask[5:25, 5:25, 5:25] = True
-    expected = robust_range(volume, mask)
-    assert expected == tuple(np.percentile(volume[mask], [0.5, 99.5]))
+    expected = robust_scale(volume, mask)
+    assert expected.intensities == tuple(np.percentile(volume[mask], [0.5, 5, 95, 99.5]))
+    assert np.mean(abs(expected.normalise(volume, mask)[mask]) <= 0.8) == pytest.approx(0.9, abs=0.001)
     spiked = volume.copy()
     spiked[5:7, 5, 5] = 1e5  # a hot voxel or two change next to nothing
     spiked[~mask] = -1e5  # and what is outside nothing at all
-    assert robust_range(spiked, mask) == pytest.approx(expected, rel=0.01)
+    assert robust_scale(spiked, mask).intensities == pytest.approx(expected.intensities, rel=0.01)
     # Another scanner's units give the same picture.
-    other = robust_range(3 * volume - 100, mask)
+    other = robust_scale(3 * volume - 100, mask)
     np.testing.assert_allclose(other.normalise(3 * volume - 100, mask), expected.normalise(volume, mask), atol=1e-4)
+
+
+def test_more_fluid_hardly_moves_the_tissue(rng):
+    """A brain with ten times the dark fluid has the same tissue: two percentiles alone would move it."""
+    tissue, mask, found = rng.normal(500, 50, (20, 20, 20)), np.ones((20, 20, 20), bool), []
+    for share in (0.003, 0.03):
+        volume = np.where(rng.random(tissue.shape) < share, 100, tissue)
+        scale = robust_scale(volume, mask)
+        ends = IntensityScale(scale.intensities[::3])
+        found.append([s.normalise(500.0, True) for s in (scale, ends)])
+    (few, few_ends), (many, many_ends) = found
+    assert abs(many - few) < 0.1 and many_ends - few_ends > 0.3
 
 
 def test_there_must_be_something_to_scale():
     with pytest.raises(ValueError, match="empty mask"):
-        robust_range(np.ones((4, 4, 4)), np.zeros((4, 4, 4), bool))
+        robust_scale(np.ones((4, 4, 4)), np.zeros((4, 4, 4), bool))
     with pytest.raises(ValueError, match="constant 7"):
-        robust_range(np.full((4, 4, 4), 7), np.ones((4, 4, 4), bool))
+        robust_scale(np.full((4, 4, 4), 7), np.ones((4, 4, 4), bool))
 
 
 def test_slices_are_seen_as_radiologists_do(rng):
