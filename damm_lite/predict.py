@@ -33,9 +33,7 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
     sure it is. The model itself is not touched: a copy `for_inference` runs. Noise comes from `seed` alone.
     Raises ValueError for an unknown branch or images that the network cannot take.
     """
-    gate = GATES.get(branch, branch) if isinstance(branch, str) else branch
-    if isinstance(gate, str):
-        raise ValueError(f"branch: expected {', '.join(GATES)} or a gate, got {branch!r}")
+    gate = gate_of(branch)
     if num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
     check_tensor("primary", primary)
@@ -43,15 +41,10 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     primary, secondary = primary.to(device), secondary.to(device)
     shape = (len(primary), model.config.out_channels, *primary.shape[2:])
-    model, encode, decisions = for_inference(model), getattr(gate, "encode", DAMMNet.encode), []
-
-    def denoiser(xt, t):
-        decision = gate(model, encode(model, xt, t, primary, secondary))
-        decisions.append(decision)
-        return model.objective.to_eps(schedule, xt, decision.output, t)
-
     noises = [torch.randn(shape, generator=generator).to(device) for _ in range(num_samples)]
-    samples = torch.stack([ddim_sampler(denoiser, schedule, noise, num_steps) for noise in noises]).clamp(-1, 1)
+    fast = for_inference(model)
+    drawn = [draw(fast, schedule, primary, secondary, noise, num_steps, gate) for noise in noises]
+    samples, decisions = torch.stack([x0 for x0, _ in drawn]), [d for _, decided in drawn for d in decided]
     trust = torch.stack([d.trust for d in decisions]).mean(dim=0)
     return Prediction(
         x0=samples.mean(dim=0),
@@ -60,6 +53,26 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
         confidence=torch.stack([d.confidence for d in decisions]).mean(dim=0),
         confidence_map=torch.stack([d.confidence_map for d in decisions]).mean(dim=0),
     )
+
+
+def gate_of(branch):
+    """The gate of this name, or the gate itself; ValueError, saying which there are, for an unknown name."""
+    gate = GATES.get(branch, branch) if isinstance(branch, str) else branch
+    if isinstance(gate, str):
+        raise ValueError(f"branch: expected {', '.join(GATES)} or a gate, got {branch!r}")
+    return gate
+
+
+def draw(model, schedule, primary, secondary, noise, num_steps, gate):
+    """One sample (B, C, H, W) in [-1, 1] from `noise`, and the `Decision` of every step; `model` as it is."""
+    encode, decisions = getattr(gate, "encode", DAMMNet.encode), []
+
+    def denoiser(xt, t):
+        decision = gate(model, encode(model, xt, t, primary, secondary))
+        decisions.append(decision)
+        return model.objective.to_eps(schedule, xt, decision.output, t)
+
+    return ddim_sampler(denoiser, schedule, noise, num_steps).clamp(-1, 1), decisions
 
 
 class VolumePrediction(NamedTuple):
