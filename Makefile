@@ -22,6 +22,10 @@ serve: book
 outputs: .venv/installed
 	$(RUN)jupyter-execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id --keep-count book/*.ipynb
 
+# Speed beside what it could be compared with: the tables of the status page.
+bench: .venv/installed
+	$(RUN)python tools/bench.py && .venv/bin/python tools/make_manifest.py
+
 # Restamp badges and setup cells for a copy of the book at another address.
 fork: .venv/installed
 	.venv/bin/python tools/fork.py $(URL)
@@ -38,4 +42,4 @@ clean:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: book test lint serve outputs fork lock clean
+.PHONY: book test lint serve outputs bench fork lock clean

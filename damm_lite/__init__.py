@@ -1,9 +1,9 @@
 """damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
 
 Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
-mismatch, train, samplers, predict, baselines, metrics, plotting, and for brains volumes, nifti, cases, brats,
-stored, shapes, anatomy, glioma, mri, brain. Names are loaded when first used, so that importing the package is
-quick and brings no plotting along.
+mismatch, train, samplers, inference, predict, slides, baselines, metrics, plotting, and for brains volumes, nifti,
+cases, brats, stored, shapes, anatomy, glioma, mri, brain. Names are loaded when first used, so that importing the
+package is quick and brings no plotting along.
 """
 
 import lazy_loader
@@ -90,7 +90,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "run": ["Progress", "fit"],
         "samplers": ["ddim_sampler", "ddim_step", "ddpm_sampler", "dpm_sampler", "posterior", "timestep_grid"],
+        "inference": ["for_inference"],
         "predict": ["Prediction", "VolumePrediction", "predict", "predict_slices", "predict_unet"],
+        "slides": ["SlidePrediction", "Tiling", "predict_slide"],
         "baselines": [
             "DistanceBaseline",
             "MatchedCopy",

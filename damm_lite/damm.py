@@ -83,13 +83,18 @@ class DAMMNet(nn.Module):
         self.mmfm = nn.ModuleList(fusion(channels) for channels in self.uni.feature_channels)
         self.uafm = attention(config.widths[-1], confidence)
 
-    def encode(self, xt, t, primary, secondary):
-        """Run both encoders: everything up to the confidence, before either decoder."""
+    def encode_uni(self, xt, t, primary):
+        """Run the uni-modal encoder alone: all that `decode_uni` needs. No second image is seen, so u = 0."""
         check_images("xt", xt, self.config.out_channels)
         check_images("primary", primary, self.primary_channels, like=xt)
-        check_images("secondary", secondary, self.secondary_channels, like=xt)
         e = self.time(t)
         a = self.uni.encode(torch.cat([xt, primary], dim=1), e)
+        return Encoded(e, a, [], torch.zeros_like(a[-1][:, :1]))
+
+    def encode(self, xt, t, primary, secondary):
+        """Run both encoders: everything up to the confidence, before either decoder."""
+        e, a, *_ = self.encode_uni(xt, t, primary)
+        check_images("secondary", secondary, self.secondary_channels, like=xt)
         d = self.multi.in_conv(torch.cat([xt, secondary], dim=1))
         m = [self.mmfm[0](a[0], d)]
         for block, fuse, a_i in zip(self.multi.encoder, self.mmfm[1:], a[1:], strict=True):

@@ -37,10 +37,11 @@ def read_tiff(path):
         pixels = np.moveaxis(pixels, -1, 0)
     if pixels.ndim not in (2, 3):
         raise ValueError(f"{path}: expected (H, W) or (C, H, W), got shape {shape} with axes {axes}")
-    return _unit_range(path, pixels)
+    return unit_range(path, pixels)
 
 
-def _unit_range(path, pixels):
+def unit_range(path, pixels):
+    """Pixels of any shape as float32 in [0, 1], in the sense and with the errors of `read_tiff`."""
     if pixels.dtype.kind not in "buif":
         raise ValueError(f"{path}: expected integer or real pixels, got {pixels.dtype}")
     largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1

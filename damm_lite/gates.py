@@ -1,6 +1,7 @@
 """Gates: which branch to believe, decided anew at every step (the paper's DAMMP), and the alternatives to it.
 
-A gate is called with the network and what its encoders say of one step, and decodes what it needs.
+A gate is called with the network and what its encoders say of one step, and decodes what it needs. One that
+needs less than both encoders has an `encode` of its own, called like `DAMMNet.encode` with the network in front.
 """
 
 from typing import NamedTuple
@@ -38,13 +39,17 @@ class DAMMP:
     @staticmethod
     def take(model, encoded, use_multi):
         """Decode each sample with the branch that `use_multi` (B,) says."""
-        rows = {True: use_multi.nonzero()[:, 0], False: (~use_multi).nonzero()[:, 0]}
-        decoded = [
-            decode(encoded.select(rows[multi]))
-            for multi, decode in ((True, model.decode_multi), (False, model.decode_uni))
-            if len(rows[multi])
+        # Each decoder gets its samples, and of the features only those that it reads: copying takes time.
+        parts = [
+            (use_multi.nonzero()[:, 0], model.decode_multi, encoded._replace(uni=encoded.uni[-1:])),
+            ((~use_multi).nonzero()[:, 0], model.decode_uni, encoded._replace(multi=[])),
         ]
-        back = torch.cat([rows[True], rows[False]]).argsort()
+        decoded = [
+            decode(part if len(rows) == len(use_multi) else part.select(rows))
+            for rows, decode, part in parts
+            if len(rows)
+        ]
+        back = torch.cat([rows for rows, *_ in parts]).argsort()
         return _decide(torch.cat(decoded)[back], use_multi.float(), encoded)
 
 
@@ -61,7 +66,12 @@ class DecideOnce:
 
 
 class UniModal:
-    """The gate that always believes the uni-modal branch."""
+    """The gate that always believes the uni-modal branch; neither the second encoder nor the fusions run."""
+
+    @staticmethod
+    def encode(model, xt, t, primary, secondary):
+        """The uni-modal encoder alone; the confidence is 0."""
+        return model.encode_uni(xt, t, primary)
 
     def __call__(self, model, encoded):
         return _decide(model.decode_uni(encoded), torch.zeros_like(encoded.confidence), encoded)

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from tqdm.auto import tqdm
 
+from damm_lite.damm import DAMMNet
 from damm_lite.data import check_tensor
 from damm_lite.gates import DAMMP, MultiModal, UniModal
+from damm_lite.inference import for_inference
 from damm_lite.samplers import ddim_sampler
 
 GATES = {"damm": DAMMP(), "uni": UniModal(), "multi": MultiModal()}
@@ -18,7 +20,7 @@ class Prediction(NamedTuple):
     x0: torch.Tensor  # (B, C, H, W) in [-1, 1], the mean of the samples
     spread: torch.Tensor  # (B, C, H, W), their standard deviation; 0 for one sample
     branch: list  # B names, "uni" or "multi": what most of the steps used
-    confidence: torch.Tensor  # (B,) in [0, 1], mean over steps: what the decisions were made on
+    confidence: torch.Tensor  # (B,) in [0, 1], mean over steps: what the decisions were made on; 0 for "uni"
     confidence_map: torch.Tensor  # (B, h, w) in [0, 1], likewise
 
 
@@ -28,12 +30,10 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
 
     `branch` is "damm" (the gate decides), "uni", "multi", or a gate such as `SpatialDAMMP()`.
     One sample is a guess; the mean of several predicts better and their spread says how
-    sure it is. The model is put in eval mode for the while. Noise comes from `seed` alone.
+    sure it is. The model itself is not touched: a copy `for_inference` runs. Noise comes from `seed` alone.
     Raises ValueError for an unknown branch or images that the network cannot take.
     """
-    gate = GATES.get(branch, branch) if isinstance(branch, str) else branch
-    if isinstance(gate, str):
-        raise ValueError(f"branch: expected {', '.join(GATES)} or a gate, got {branch!r}")
+    gate = gate_of(branch)
     if num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
     check_tensor("primary", primary)
@@ -41,23 +41,10 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     primary, secondary = primary.to(device), secondary.to(device)
     shape = (len(primary), model.config.out_channels, *primary.shape[2:])
-
-    decisions = []
-
-    def denoiser(xt, t):
-        decision = gate(model, model.encode(xt, t, primary, secondary))
-        decisions.append(decision)
-        return model.objective.to_eps(schedule, xt, decision.output, t)
-
-    training = model.training
-    model.eval()
-    try:
-        noises = [torch.randn(shape, generator=generator).to(device) for _ in range(num_samples)]
-        samples = torch.stack([ddim_sampler(denoiser, schedule, noise, num_steps) for noise in noises])
-    finally:
-        model.train(training)
-
-    samples = samples.clamp(-1, 1)
+    noises = [torch.randn(shape, generator=generator).to(device) for _ in range(num_samples)]
+    fast = for_inference(model)
+    drawn = [draw(fast, schedule, primary, secondary, noise, num_steps, gate) for noise in noises]
+    samples, decisions = torch.stack([x0 for x0, _ in drawn]), [d for _, decided in drawn for d in decided]
     trust = torch.stack([d.trust for d in decisions]).mean(dim=0)
     return Prediction(
         x0=samples.mean(dim=0),
@@ -66,6 +53,26 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
         confidence=torch.stack([d.confidence for d in decisions]).mean(dim=0),
         confidence_map=torch.stack([d.confidence_map for d in decisions]).mean(dim=0),
     )
+
+
+def gate_of(branch):
+    """The gate of this name, or the gate itself; ValueError, saying which there are, for an unknown name."""
+    gate = GATES.get(branch, branch) if isinstance(branch, str) else branch
+    if isinstance(gate, str):
+        raise ValueError(f"branch: expected {', '.join(GATES)} or a gate, got {branch!r}")
+    return gate
+
+
+def draw(model, schedule, primary, secondary, noise, num_steps, gate):
+    """One sample (B, C, H, W) in [-1, 1] from `noise`, and the `Decision` of every step; `model` as it is."""
+    encode, decisions = getattr(gate, "encode", DAMMNet.encode), []
+
+    def denoiser(xt, t):
+        decision = gate(model, encode(model, xt, t, primary, secondary))
+        decisions.append(decision)
+        return model.objective.to_eps(schedule, xt, decision.output, t)
+
+    return ddim_sampler(denoiser, schedule, noise, num_steps).clamp(-1, 1), decisions
 
 
 class VolumePrediction(NamedTuple):
@@ -106,6 +113,7 @@ def predict_unet(model, schedule, conditions, num_steps=20, seed=0):
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     conditions = conditions.to(device)
     shape = (len(conditions), model.config.out_channels, *conditions.shape[2:])
+    model = for_inference(model)
 
     def denoiser(xt, t):
         return model.objective.to_eps(schedule, xt, model(xt, t, conditions), t)

@@ -1,0 +1,53 @@
+"""The benchmarks' own arithmetic: turns, medians, and a table that keeps what was not measured again."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bench
+import damm_lite as dl
+
+
+def test_sides_take_turns_and_the_first_round_does_not_count(monkeypatch):
+    times = {"a": iter([100, 1, 9, 2]), "b": iter([100, 5, 5, 6])}
+    called = []
+    monkeypatch.setattr(bench, "seconds_of", lambda work: work())
+    sides = {name: lambda name=name: called.append(name) or next(times[name]) for name in times}
+    assert bench.in_turn(sides, 3) == {"a": 2, "b": 5}
+    assert called == ["a", "b"] * 4
+
+
+def test_a_ratio_says_how_much_longer_the_other_took():
+    row = bench.ratio("x", ours=2.0, other=6.0, wanted=1.5)
+    assert row["value"] == 3 and row["ours"] == 2 and row["other"] == 6
+
+
+def test_rows_are_replaced_by_name_and_others_stay(tmp_path):
+    path = tmp_path / "benchmarks.csv"
+    bench.store(path, [dict(benchmark="a", value=1.0), dict(benchmark="b", value=2.0)], ["benchmark"])
+    bench.store(path, [dict(benchmark="a", value=3.14159)], ["benchmark"])
+    table = pd.read_csv(path).set_index("benchmark")
+    assert table["value"].to_dict() == {"a": 3.142, "b": 2.0}
+    assert table["date"].str.match(r"\d{4}-\d\d-\d\d").all() and (table["threads"] >= 1).all()
+
+
+def test_early_decision_is_measured_on_a_mixed_batch_and_changes_nothing(monkeypatch):
+    shares, take = [], dl.DAMMP.take
+
+    def noted(model, encoded, use_multi):
+        shares.append(use_multi.float().mean().item())
+        return take(model, encoded, use_multi)
+
+    monkeypatch.setattr(dl.DAMMP, "take", staticmethod(noted))
+    monkeypatch.setattr(bench, "SIZE", 16)
+    saved, apart = bench.early_decision(1)
+    assert apart["value"] <= apart["wanted"]
+    assert all(0.25 < share < 0.75 for share in shares)
+    np.testing.assert_allclose(saved["value"], 1 - saved["ours"] / saved["other"])
+
+
+def test_unknown_names_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench.py", "speed"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "expected early" in capsys.readouterr().err
