@@ -147,8 +147,8 @@ def prediction(repeats, released_steps=2):
     with torch.inference_mode():
         seconds = in_turn({"ours": ours, "released": released}, repeats)
     other = seconds["released"] * RELEASED_STEPS / released_steps
-    yield ratio(f"prediction of 8 patches, 20 steps over {RELEASED_STEPS} (of which {released_steps} run)",
-                seconds["ours"], other, 60.0)  # fmt: skip
+    title = f"prediction of 8 patches, 20 steps over {RELEASED_STEPS} (of which {released_steps} run)"
+    yield ratio(title, seconds["ours"], other, 60.0)
 
 
 def unets(repeats):
