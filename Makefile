@@ -13,7 +13,7 @@ test: lint book
 
 lint: .venv/installed
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	.venv/bin/nbstripout --verify --keep-id --keep-count book/*.ipynb
+	.venv/bin/nbstripout --verify --keep-id --keep-count book/*.ipynb book/assignments/*.ipynb
 
 serve: book
 	.venv/bin/python -m http.server --directory _build/html 8000
@@ -25,6 +25,10 @@ outputs: .venv/installed
 # Restamp badges and setup cells for a copy of the book at another address.
 fork: .venv/installed
 	.venv/bin/python tools/fork.py $(URL)
+
+# Student notebooks, autograders and the instructor's folder, from the masters; then grade a folder of submissions.
+assignments: .venv/installed
+	$(RUN)python tools/make_assignments.py $(MASTERS)
 
 # The full lock, from the ranges of the requirements files.
 lock:
@@ -38,4 +42,4 @@ clean:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: book test lint serve outputs fork lock clean
+.PHONY: book test lint serve outputs fork assignments lock clean
