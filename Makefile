@@ -30,6 +30,9 @@ fork: .venv/installed
 assignments: .venv/installed
 	$(RUN)python tools/make_assignments.py $(MASTERS)
 
+grade: .venv/installed
+	$(RUN)python tools/grade.py $(SUBMISSIONS)
+
 # The full lock, from the ranges of the requirements files.
 lock:
 	$(PYTHON) -m venv --clear _build/lock && _build/lock/bin/pip install -q torch==2.13.0 -r requirements-dev.txt
@@ -42,4 +45,4 @@ clean:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: book test lint serve outputs fork assignments lock clean
+.PHONY: book test lint serve outputs fork assignments grade lock clean
