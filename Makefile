@@ -33,6 +33,10 @@ assignments: .venv/installed
 grade: .venv/installed
 	$(RUN)python tools/grade.py $(SUBMISSIONS)
 
+# A deck for each chapter, with the outputs of the last `make book`.
+slides: book
+	$(RUN)python tools/make_slides.py
+
 # The full lock, from the ranges of the requirements files.
 lock:
 	$(PYTHON) -m venv --clear _build/lock && _build/lock/bin/pip install -q torch==2.13.0 -r requirements-dev.txt
@@ -45,4 +49,4 @@ clean:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: book test lint serve outputs fork assignments grade lock clean
+.PHONY: book test lint serve outputs fork assignments grade slides lock clean
