@@ -112,6 +112,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ablate": ["FACTORS", "Budget", "Level", "Network", "ablate", "summarise"],
         "jobs": ["Job", "run_jobs"],
         "grid": ["combine", "read_spec", "run_grid"],
+        "competition": ["BudgetSpent", "divergent_patches", "metered", "score"],
         "download": ["fetch", "load_pretrained"],
         "notebook": ["check_parameters", "load_results", "self_check", "show_source"],
         "plotting": ["image_grid", "show_ablation", "show_batch", "show_image", "show_planes", "to_frames"],
