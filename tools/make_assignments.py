@@ -26,47 +26,48 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 MASTERS, OUT = ROOT / "book" / "assignments", ROOT / "_build" / "assignments"
 HEADING = "# ASSIGNMENT CONFIG\n"
+# What all assignments share; a master can set otherwise.
+SETTINGS = {"check_all_cell": True, "export_cell": False, "show_question_points": True}
+SETTINGS |= {"generate": {"pdf": False, "show_stdout": True}}
 
 
-def assign(master, result, *options):
-    """Run `otter assign`; raises RuntimeError with what it said where the master fails its own tests."""
-    command = [Path(sys.executable).parent / "otter", "assign", master, result, *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{master}: otter assign failed:\n{done.stdout}\n{done.stderr}")
+def assign(master, folder, **settings):
+    """Run `otter assign` on a copy of a master with these settings; the folder with the results.
 
-
-def for_colab(master, path):
-    """Write to `path` the master in the form for Colab, whose tests are files."""
+    Raises ValueError where its first cell is no configuration, and RuntimeError, with what otter said,
+    where it fails its own tests.
+    """
     notebook = nbformat.read(master, as_version=4)
     cell = notebook.cells[0]
     if cell.cell_type != "raw" or not cell.source.startswith(HEADING):
         raise ValueError(f"{master}: expected a first cell, raw, that starts with {HEADING.strip()!r}")
-    config = yaml.safe_load(cell.source) | {"runs_on": "colab", "tests": {"files": True}}
-    cell.source = HEADING + yaml.safe_dump(config)
-    nbformat.write(notebook, path)
+    cell.source = HEADING + yaml.safe_dump(SETTINGS | yaml.safe_load(cell.source) | settings)
+    folder.mkdir()
+    nbformat.write(notebook, folder / master.name)
+    command = [Path(sys.executable).parent / "otter", "assign", folder / master.name, folder / "made"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{master}: otter assign failed:\n{done.stdout}\n{done.stderr}")
+    return folder / "made"
 
 
 def make(master, out):
     """Make one assignment below the folder `out`, in place of an earlier one of its name."""
     name = master.stem
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        assign(master, made / "plain")
-        (made / "master").mkdir()
-        for_colab(master, made / "master" / master.name)
-        assign(made / "master" / master.name, made / "colab", "--no-run-tests")
+        plain = assign(master, Path(folder) / "plain", run_tests=True)
+        colab = assign(master, Path(folder) / "colab", runs_on="colab", tests={"files": True})
 
         students, instructor = out / "students" / name, out / "instructor" / name
         for old in (students, instructor):
             shutil.rmtree(old, ignore_errors=True)
-        shutil.copytree(made / "plain" / "student", students)
+        shutil.copytree(plain / "student", students)
         (students / "colab").mkdir()
-        shutil.copy(made / "colab" / "student" / master.name, students / "colab")
-        shutil.make_archive(students / "colab" / "tests", "zip", made / "colab" / "student" / "tests")
+        shutil.copy(colab / "student" / master.name, students / "colab")
+        shutil.make_archive(students / "colab" / "tests", "zip", colab / "student" / "tests")
         instructor.mkdir(parents=True)
-        shutil.copy(made / "plain" / "autograder" / master.name, instructor)
-        (archive,) = (made / "plain" / "autograder").glob("*.zip")
+        shutil.copy(plain / "autograder" / master.name, instructor)
+        (archive,) = (plain / "autograder").glob("*.zip")
         shutil.copy(archive, instructor / "autograder.zip")
 
 
