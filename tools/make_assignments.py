@@ -56,7 +56,7 @@ def make(master, out):
     name = master.stem
     with tempfile.TemporaryDirectory() as folder:
         plain = assign(master, Path(folder) / "plain", run_tests=True)
-        colab = assign(master, Path(folder) / "colab", runs_on="colab", tests={"files": True})
+        colab = assign(master, Path(folder) / "colab", run_tests=False, runs_on="colab", tests={"files": True})
 
         students, instructor = out / "students" / name, out / "instructor" / name
         for old in (students, instructor):
