@@ -13,7 +13,7 @@ test: lint book
 
 lint: .venv/installed
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	.venv/bin/nbstripout --verify --keep-id --keep-count book/*.ipynb
+	.venv/bin/nbstripout --verify --keep-id --keep-count book/*.ipynb book/assignments/*.ipynb
 
 serve: book
 	.venv/bin/python -m http.server --directory _build/html 8000
@@ -30,6 +30,17 @@ bench: .venv/installed
 fork: .venv/installed
 	.venv/bin/python tools/fork.py $(URL)
 
+# Student notebooks, autograders and the instructor's folder, from the masters; then grade a folder of submissions.
+assignments: .venv/installed
+	$(RUN)python tools/make_assignments.py $(MASTERS)
+
+grade: .venv/installed
+	$(RUN)python tools/grade.py $(SUBMISSIONS)
+
+# A deck for each chapter, with the outputs of the last `make book`.
+slides: book
+	$(RUN)python tools/make_slides.py
+
 # The full lock, from the ranges of the requirements files.
 lock:
 	$(PYTHON) -m venv --clear _build/lock && _build/lock/bin/pip install -q torch==2.13.0 -r requirements-dev.txt
@@ -42,4 +53,4 @@ clean:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
 
-.PHONY: book test lint serve outputs bench fork lock clean
+.PHONY: book test lint serve outputs bench fork assignments grade slides lock clean

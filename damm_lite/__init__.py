@@ -112,9 +112,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ssim_map",
         ],
         "ablate": ["FACTORS", "Budget", "Level", "Network", "ablate", "summarise"],
+        "jobs": ["Job", "run_jobs"],
+        "grid": ["read_spec", "run_grid"],
         "download": ["fetch", "load_pretrained"],
         "notebook": ["check_parameters", "load_results", "self_check", "show_source"],
-        "plotting": ["image_grid", "show_batch", "show_image", "show_planes", "to_frames"],
+        "plotting": ["image_grid", "show_ablation", "show_batch", "show_image", "show_planes", "to_frames"],
         "widgets": ["slider_of_frames"],
     },
 )

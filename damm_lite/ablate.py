@@ -1,16 +1,13 @@
 """Ablations: take one thing out of the network, train it again, and see what that costs.
 
-    python -m damm_lite.ablate fusion head --seeds 0 1 2 --steps 400 --out ablation.csv
-
 An ablation is a *factor* with *levels*; each level says how to build, train and use the network, and
 is otherwise the book's own. Levels that differ only in use share one training, also between factors.
+Whole grids of factors run from a file: see `damm_lite.grid`.
 """
 
-import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -129,18 +126,33 @@ def ablate(factor, seeds=(0, 1, 2), budget=None, factors=FACTORS):
     if factor not in factors:
         raise ValueError(f"factor: expected one of {', '.join(factors)}, got {factor!r}")
     budget = budget or Budget()
-    batch = stack(SyntheticTumours(budget.test_patches, budget.size, seed=HELD_OUT_SEED))
     tables = []
     for seed in seeds:
         for name, level in factors[factor].items():
-            model, schedule = train_network(level.network, budget, seed)
-            images = batch["primary"], batch["secondary"]
-            result = predict(model, schedule, *images, level.num_steps, branch=level.gate())
-            x0, target = result.x0.cpu(), batch["target"]
-            row = dict(factor=factor, level=name, seed=seed, index=range(len(target)), kind=batch["kind"])
-            row |= dict(confidence=result.confidence.cpu(), ssim=ssim(x0, target), psnr=psnr(x0, target))
-            tables.append(pd.DataFrame(row))
+            table = measure(level, budget, seed)
+            names = dict(factor=factor, level=name, seed=seed)
+            tables.append(table.assign(**names)[[*names, *table]])
     return pd.concat(tables, ignore_index=True)
+
+
+def measure(level, budget, seed):
+    """Train what a `Level` needs and use it on the held-out patches: a row for each.
+
+    Columns: index, kind, confidence, ssim, psnr (dB).
+    """
+    model, schedule = train_network(level.network, budget, seed)
+    batch = held_out(budget)
+    images = batch["primary"], batch["secondary"]
+    result = predict(model, schedule, *images, level.num_steps, branch=level.gate())
+    x0, target = result.x0.cpu(), batch["target"]
+    row = dict(index=range(len(target)), kind=batch["kind"], confidence=result.confidence.cpu())
+    return pd.DataFrame(row | dict(ssim=ssim(x0, target), psnr=psnr(x0, target)))
+
+
+@cache
+def held_out(budget):
+    """The patches on which all levels are measured, as one batch."""
+    return stack(SyntheticTumours(budget.test_patches, budget.size, seed=HELD_OUT_SEED))
 
 
 def summarise(table):
@@ -151,23 +163,8 @@ def summarise(table):
     return over_seeds.join(kinds)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("factors", nargs="+", choices=FACTORS, metavar="factor", help=f"of {', '.join(FACTORS)}")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=Budget.steps, help="training steps of each network")
-    parser.add_argument("--patches", type=int, default=Budget.patches, help="training patches of each network")
-    parser.add_argument("--test-patches", type=int, default=Budget.test_patches)
-    parser.add_argument("--out", type=Path, required=True, help="the table, a CSV file")
-    arguments = parser.parse_args()
-    if not arguments.out.parent.is_dir():
-        parser.error(f"--out: there is no folder {arguments.out.parent}")
-    chosen = {name: getattr(arguments, name) for name in ("steps", "patches", "test_patches")}
-    budget = replace(Budget(), **chosen)
-    table = pd.concat([ablate(factor, arguments.seeds, budget) for factor in arguments.factors])
-    table.round(4).to_csv(arguments.out, index=False)
-    print(summarise(table).round(3).to_string())  # noqa: T201 (a command's result)
-
-
 if __name__ == "__main__":
+    # Imported here, and by its name: it is built on this module.
+    from damm_lite.grid import main
+
     main()

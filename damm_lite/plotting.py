@@ -111,3 +111,18 @@ def to_frames(figures):
         plt.close(figure)
         frames.append(buffer.getvalue())
     return frames
+
+
+def show_ablation(table):
+    """Mean SSIM of every level of an ablation's table: a point for each training seed, and their mean. The figure."""
+    by_seed = table.groupby(["factor", "level", "seed"], sort=False)["ssim"].mean()
+    by_level = dict(list(by_seed.groupby(["factor", "level"], sort=False)))
+    figure, axis = plt.subplots(figsize=(6, 1.2 + 0.32 * len(by_level)), facecolor="white", layout="constrained")
+    for y, scores in enumerate(by_level.values()):
+        axis.plot(scores, np.full(len(scores), y), "o", color=COLOURS["target"], alpha=0.6)
+        axis.plot(scores.mean(), y, "|", color="#444444", markersize=16)
+    axis.set_yticks(range(len(by_level)), [": ".join(level) for level in by_level], fontsize=9)
+    axis.invert_yaxis()
+    axis.set(xlabel="mean SSIM on held-out patches; one point a training seed")
+    axis.grid(axis="x", alpha=0.3)
+    return figure

@@ -1,6 +1,5 @@
 """Ablations: one factor at a time, trained and measured alike."""
 
-import subprocess
 import sys
 
 import pandas as pd
@@ -85,25 +84,3 @@ def test_unknown_factors_are_named():
     with pytest.raises(ValueError, match="factor: expected one of fusion, .*, got 'fusoin'"):
         ablate("fusoin")
     assert ablate_function is ablate
-
-
-def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "damm_lite.ablate", *arguments], capture_output=True, text=True)
-
-
-def test_the_command_writes_a_table(tmp_path):
-    out, budget = tmp_path / "table.csv", ["--seeds", "0", "--steps", "1", "--patches", "8", "--test-patches", "4"]
-    result = command("attention", "--out", out, *budget)
-    assert result.returncode == 0, result.stderr
-    table = pd.read_csv(out)
-    assert list(table.groupby("level", sort=False).size()) == [4, 4] and table.ssim.between(-1, 1).all()
-    assert "keys scaled by confidence" in result.stdout
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [(("sideways", "--out", "x.csv"), "sideways"), (("head", "--out", "no/such/folder/x.csv"), "no/such/folder")],
-)
-def test_the_command_refuses_before_any_work(arguments, message):
-    result = command(*arguments)
-    assert result.returncode == 2 and message in result.stderr and "training" not in result.stderr

@@ -1,0 +1,152 @@
+"""Grids of ablations: every combination of several factors, from a file.
+
+    python -m damm_lite.ablate spec.yaml --out runs/
+    python -m damm_lite.ablate spec.yaml --out runs/ --scheduler tcp://node:8786
+
+A specification names grids, seeds and what differs from the default `Budget`:
+
+    grids:
+      - objective: all                                        # one factor
+      - {fusion: [MMFM, addition], head: [joint, query]}      # their four combinations
+    seeds: [0, 1, 2]
+    budget: {steps: 200}
+
+Each combination and seed is a run with a file of its own in the folder; runs whose file is there are
+not done again, so a command that was killed goes on where it was, and a grid can grow. Runs that share
+a training are one job. With the same number of threads, a cluster gives the very numbers of one machine.
+"""
+
+import argparse
+import itertools
+import re
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import yaml
+
+from damm_lite.ablate import FACTORS, Budget, Level, Network, measure, summarise
+from damm_lite.files import written_aside
+from damm_lite.jobs import Job, run_jobs
+
+
+class Run(NamedTuple):
+    """One combination of levels, trained from one seed."""
+
+    factor: str  # e.g. "fusion x head"
+    names: str  # of the levels, e.g. "addition x joint"
+    level: Level
+    seed: int
+
+    @property
+    def file(self):
+        """Name of its table, without ending."""
+        return re.sub(r"[^\w.]+", "-", f"{self.factor} {self.names} {self.seed}")
+
+
+def combine(levels):
+    """The `Level` that differs from the default in all that any of `levels` does.
+
+    Raises ValueError where two of them set the same thing.
+    """
+    changes = {Level: {}, Network: {}}
+    for level in levels:
+        for part, default in ((level, Level()), (level.network, Network())):
+            for field in fields(part):
+                value = getattr(part, field.name)
+                if field.name == "network" or value == getattr(default, field.name):
+                    continue
+                if field.name in changes[type(part)]:
+                    raise ValueError(f"two factors that both set {field.name!r} cannot be combined")
+                changes[type(part)][field.name] = value
+    return Level(Network(**changes[Network]), **changes[Level])
+
+
+def read_spec(path):
+    """(runs, budget) of a specification. Raises ValueError that names the file and what is wrong in it."""
+    try:
+        spec = yaml.safe_load(Path(path).read_text())
+        if not isinstance(spec, dict) or not {"grids"} <= spec.keys() <= {"grids", "seeds", "budget"}:
+            raise ValueError("expected grids, and perhaps seeds and budget")
+        budget = replace(Budget(), **spec.get("budget", {}))
+        budget = replace(budget, widths=tuple(budget.widths))
+        runs = [run for grid in spec["grids"] for run in _runs_of(grid, spec.get("seeds", [0, 1, 2]))]
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return runs, budget
+
+
+def _runs_of(grid, seeds):
+    axes = []
+    for factor, names in grid.items():
+        if factor not in FACTORS:
+            raise ValueError(f"unknown factor {factor!r}; expected one of {', '.join(FACTORS)}")
+        levels = FACTORS[factor]
+        names = list(levels) if names == "all" else [str(name) for name in names]
+        if unknown := set(names) - levels.keys():
+            raise ValueError(f"{factor}: unknown level {unknown.pop()!r}; expected some of {', '.join(levels)}")
+        axes.append([(name, levels[name]) for name in names])
+    for seed, combination in itertools.product(seeds, itertools.product(*axes)):
+        names, levels = zip(*combination, strict=True)
+        yield Run(" x ".join(grid), " x ".join(names), combine(levels), seed)
+
+
+def train_and_measure(levels, budget, seed):
+    """A table for each of several levels that share one training."""
+    return [measure(level, budget, seed) for level in levels]
+
+
+def jobs_of(runs, budget, folder):
+    """The jobs for all runs that have no table in `folder` yet."""
+    by_training = {}
+    for run in runs:
+        if not (folder / f"{run.file}.csv").is_file():
+            by_training.setdefault((run.level.network, run.seed), []).append(run)
+    return [
+        Job(tuple(run.file for run in some), train_and_measure, ([run.level for run in some], budget, seed))
+        for (_, seed), some in by_training.items()
+    ]
+
+
+def run_grid(runs, budget, out, scheduler=None):
+    """Do what is not yet done of `runs`, below the folder `out`; the table of all of them.
+
+    Raises ValueError where the folder holds runs of another budget.
+    """
+    folder, kept = out / "runs", out / "budget.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = yaml.safe_dump(asdict(budget) | {"widths": list(budget.widths)})
+    if kept.is_file() and kept.read_text() != settings:
+        raise ValueError(f"{kept}: these runs had another budget; give another folder, or make it the same again")
+    with written_aside(kept) as whole:
+        whole.write_text(settings)
+    run_jobs(jobs_of(runs, budget, folder), folder, scheduler)
+    tables = []
+    for run in runs:
+        table = pd.read_csv(folder / f"{run.file}.csv")
+        names = dict(factor=run.factor, level=run.names, seed=run.seed)
+        tables.append(table.assign(**names)[[*names, *table]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        "damm_lite.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("spec", type=Path, help="the specification, a YAML file")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for runs, table and figure")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler; without it everything runs here")
+    arguments = parser.parse_args()
+    try:
+        runs, budget = read_spec(arguments.spec)
+        table = run_grid(runs, budget, arguments.out, arguments.scheduler)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+    from damm_lite.plotting import show_ablation
+
+    with written_aside(arguments.out / "table.csv") as whole:
+        table.round(4).to_csv(whole, index=False)
+    show_ablation(table).savefig(arguments.out / "figure.png", dpi=150)
+    print(summarise(table).round(3).to_string())  # noqa: T201 (a command's result)

@@ -1,0 +1,56 @@
+"""The competition: evaluations are counted, and who asks for more than the budget is refused."""
+
+import pytest
+import torch
+
+from damm_lite.competition import BudgetSpent, divergent_patches, metered, score
+from damm_lite.damm import DAMMNet
+from damm_lite.metrics import ssim
+from damm_lite.predict import predict
+from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.unet import UNetConfig
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16)).eval(), scaled_linear_schedule()
+
+
+def entry(num_steps, num_samples=1):
+    def solve(model, schedule, primary, secondary):
+        return predict(model, schedule, primary, secondary, num_steps, num_samples=num_samples).x0
+
+    return solve
+
+
+def test_a_score_is_the_ssim_of_the_entry(network):
+    batch = divergent_patches(3, seed=1, size=16)
+    assert batch["divergent"].all()
+    x0 = predict(*network, batch["primary"], batch["secondary"], 4).x0
+    assert torch.equal(score(entry(4), *network, batch, evaluations=4), ssim(x0, batch["target"]))
+
+
+@pytest.mark.parametrize("num_steps, num_samples", [(5, 1), (3, 2)])
+def test_more_than_the_budget_is_refused(network, num_steps, num_samples):
+    batch = divergent_patches(2, seed=1, size=16)
+    assert score(entry(num_steps, num_samples), *network, batch, num_steps * num_samples).shape == (2,)
+    with pytest.raises(BudgetSpent, match="evaluations asked for, .* allowed"):
+        score(entry(num_steps, num_samples), *network, batch, num_steps * num_samples - 1)
+
+
+def test_evaluations_are_counted_by_patch_in_any_call(network):
+    batch = divergent_patches(3, seed=1, size=16)
+    images, t = [batch[key] for key in ("target", "primary", "secondary")], torch.full((3,), 500)
+    model = metered(network[0], budget=5)
+    model(images[0], t, *images[1:])  # three of five
+    model.encode(*(x[:2] for x in (images[0], t, *images[1:])))
+    with pytest.raises(BudgetSpent, match="6 evaluations asked for, 5 allowed"):
+        model.encode(*(x[:1] for x in (images[0], t, *images[1:])))
+    network[0](images[0], t, *images[1:])  # the original is not metered
+
+
+def test_what_is_no_image_is_refused(network):
+    batch = divergent_patches(2, seed=1, size=16)
+    with pytest.raises(ValueError, match=r"expected x0 of shape \(2, 1, 16, 16\), got None"):
+        score(lambda *a: None, *network, batch)

@@ -1,0 +1,158 @@
+"""Grids of ablations: every run once, whatever is killed, and the same numbers on a cluster as on one machine."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from damm_lite.ablate import FACTORS, Budget, Level, Network, ablate
+from damm_lite.fusion import Addition, QueryConfidence
+from damm_lite.gates import MultiModal
+from damm_lite.grid import combine, read_spec
+
+SPEC = """
+grids:
+  - fusion: [MMFM, addition]
+    head: [joint, query]
+    num_steps: [1, 2]
+seeds: [0]
+budget: {size: 16, widths: [16, 16, 16, 16], patches: 8, steps: 4, batch_size: 4, test_patches: 4}
+"""
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def start(spec, out, *options):
+    command = [sys.executable, "-m", "damm_lite.ablate", spec, "--out", out, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+
+
+def runs_in(out):
+    return {path.name: path.read_bytes() for path in (out / "runs").glob("*.csv")}
+
+
+@pytest.fixture(scope="module")
+def serial(spec, tmp_path_factory):
+    """The folder of the whole grid, run here."""
+    out = tmp_path_factory.mktemp("serial")
+    process = start(spec, out)
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "addition x query x 2" in said
+    return out
+
+
+def wait_for(condition, what, seconds=500):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def test_a_grid_has_every_combination_once(serial, spec):
+    table = pd.read_csv(serial / "table.csv")
+    assert list(table.columns) == ["factor", "level", "seed", "index", "kind", "confidence", "ssim", "psnr"]
+    sizes = table.groupby("level").size()
+    assert len(sizes) == 8 and set(sizes) == {4} and set(table.factor) == {"fusion x head x num_steps"}
+    assert len(runs_in(serial)) == 8 and (serial / "figure.png").stat().st_size > 5000
+    budget = read_spec(spec)[1]
+    alone = ablate("fusion", (0,), budget, {"fusion": {"x": Level(Network(fusion=Addition), num_steps=2)}})
+    same = table[table.level == "addition x joint x 2"]
+    assert same.ssim.tolist() == pytest.approx(alone.ssim.tolist(), abs=6e-5)
+
+
+def test_a_command_that_was_killed_goes_on_where_it_was(serial, spec, tmp_path):
+    process = start(spec, tmp_path)
+    wait_for(lambda: (tmp_path / "runs").exists() and len(runs_in(tmp_path)) >= 2, "the first runs")
+    process.kill()
+    process.communicate()
+    done = runs_in(tmp_path)
+    assert not (tmp_path / "table.csv").exists() and len(done) < 8
+    times = {name: (tmp_path / "runs" / name).stat().st_mtime_ns for name in done}
+    assert start(spec, tmp_path).wait() == 0
+    assert runs_in(tmp_path) == runs_in(serial)
+    assert all((tmp_path / "runs" / name).stat().st_mtime_ns == then for name, then in times.items())
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_numbers(serial, spec, tmp_path):
+    pytest.importorskip("distributed")
+    bin, port_file = Path(sys.executable).parent, tmp_path / "scheduler.json"
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD, cwd=tmp_path)
+    options = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", port_file]
+    dask = [subprocess.Popen([bin / "dask", "scheduler", "--port", "0", *options], **quiet)]
+    try:
+        wait_for(port_file.exists, "the scheduler")
+        worker = [bin / "dask", "worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"]
+        dask += [subprocess.Popen([*worker, "--scheduler-file", port_file], **quiet) for _ in range(2)]
+        out = tmp_path / "out"
+        address = pd.read_json(port_file, typ="series")["address"]
+        process = start(spec, out, "--scheduler", address)
+        wait_for(lambda: (out / "runs").exists() and runs_in(out), "the first run")
+        dask[1].kill()
+        assert len(runs_in(out)) < 8
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors
+    finally:
+        for one in dask:
+            one.kill()
+            one.wait()
+    assert runs_in(out) == runs_in(serial)
+    assert (out / "table.csv").read_bytes() == (serial / "table.csv").read_bytes()
+
+
+def test_levels_are_combined_by_what_they_change():
+    query = Level(Network(confidence=QueryConfidence))
+    added = combine([Level(Network(fusion=Addition)), query, Level(gate=MultiModal, num_steps=3)])
+    assert added == Level(Network(fusion=Addition, confidence=QueryConfidence), MultiModal, 3)
+    assert combine([FACTORS["fusion"]["MMFM"], FACTORS["head"]["joint"]]) == Level()
+    with pytest.raises(ValueError, match="both set 'confidence'"):
+        combine([query, Level(Network(confidence=None))])
+
+
+def test_all_levels_and_the_defaults(tmp_path):
+    (tmp_path / "spec.yaml").write_text("grids: [{objective: all}]")
+    runs, budget = read_spec(tmp_path / "spec.yaml")
+    assert budget == Budget() and [run.names for run in runs[:3]] == list(FACTORS["objective"])
+    assert len({run.file for run in runs}) == len(runs) == 9
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("grids: [{fusoin: all}]", "spec.yaml: unknown factor 'fusoin'; expected one of fusion"),
+        ("grids: [{fusion: [MFMM]}]", "spec.yaml: fusion: unknown level 'MFMM'; expected some of MMFM"),
+        ("grids: [{fusion: all}]\nbudget: {stesp: 3}", "spec.yaml: .*stesp"),
+        ("grid: [{fusion: all}]", "spec.yaml: expected grids"),
+        ("grids: [{gate: all, regime: all}]", "spec.yaml: two factors that both set 'gate'"),
+        ("grids: [{", "spec.yaml: "),
+    ],
+)
+def test_a_wrong_specification_is_refused_before_any_work(tmp_path, text, message):
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_spec(tmp_path / "spec.yaml")
+
+
+def test_a_folder_of_another_budget_is_left_alone(serial, tmp_path):
+    (tmp_path / "spec.yaml").write_text(SPEC.replace("steps: 4", "steps: 5"))
+    before = runs_in(serial)
+    process = start(tmp_path / "spec.yaml", serial)
+    _, errors = process.communicate()
+    assert process.returncode == 2 and "these runs had another budget" in errors
+    assert runs_in(serial) == before
+
+
+def test_a_scheduler_that_does_not_answer_is_named(spec, tmp_path):
+    process = start(spec, tmp_path, "--scheduler", "tcp://127.0.0.1:1")
+    _, errors = process.communicate()
+    assert process.returncode == 2 and "tcp://127.0.0.1:1" in errors

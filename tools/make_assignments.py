@@ -1,0 +1,89 @@
+"""Make from each master notebook what students get and what the instructor keeps.
+
+    python tools/make_assignments.py [MASTERS] [--out FOLDER]
+
+MASTERS (default: book/assignments) is a folder of notebooks in the format of `otter assign`. Below
+FOLDER (default: _build/assignments) this writes, for each NAME.ipynb,
+
+    students/NAME/NAME.ipynb        no solutions, no hidden tests
+    students/NAME/colab/            the same to be opened on Colab, with its public tests in tests.zip
+    instructor/NAME/NAME.ipynb      with solutions and all tests
+    instructor/NAME/autograder.zip  what grades a submission
+
+Every master has to pass all of its tests, or nothing is written of it.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+MASTERS, OUT = ROOT / "book" / "assignments", ROOT / "_build" / "assignments"
+HEADING = "# ASSIGNMENT CONFIG\n"
+# What all assignments share; a master can set otherwise.
+SETTINGS = {"check_all_cell": True, "export_cell": False, "show_question_points": True}
+SETTINGS |= {"generate": {"pdf": False, "show_stdout": True}}
+
+
+def assign(master, folder, **settings):
+    """Run `otter assign` on a copy of a master with these settings; the folder with the results.
+
+    Raises ValueError where its first cell is no configuration, and RuntimeError, with what otter said,
+    where it fails its own tests.
+    """
+    notebook = nbformat.read(master, as_version=4)
+    cell = notebook.cells[0]
+    if cell.cell_type != "raw" or not cell.source.startswith(HEADING):
+        raise ValueError(f"{master}: expected a first cell, raw, that starts with {HEADING.strip()!r}")
+    cell.source = HEADING + yaml.safe_dump(SETTINGS | yaml.safe_load(cell.source) | settings)
+    folder.mkdir()
+    nbformat.write(notebook, folder / master.name)
+    command = [Path(sys.executable).parent / "otter", "assign", folder / master.name, folder / "made"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{master}: otter assign failed:\n{done.stdout}\n{done.stderr}")
+    return folder / "made"
+
+
+def make(master, out):
+    """Make one assignment below the folder `out`, in place of an earlier one of its name."""
+    name = master.stem
+    with tempfile.TemporaryDirectory() as folder:
+        plain = assign(master, Path(folder) / "plain", run_tests=True)
+        colab = assign(master, Path(folder) / "colab", run_tests=False, runs_on="colab", tests={"files": True})
+
+        students, instructor = out / "students" / name, out / "instructor" / name
+        for old in (students, instructor):
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.copytree(plain / "student", students)
+        (students / "colab").mkdir()
+        shutil.copy(colab / "student" / master.name, students / "colab")
+        shutil.make_archive(students / "colab" / "tests", "zip", colab / "student" / "tests")
+        instructor.mkdir(parents=True)
+        shutil.copy(plain / "autograder" / master.name, instructor)
+        (archive,) = (plain / "autograder").glob("*.zip")
+        shutil.copy(archive, instructor / "autograder.zip")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("masters", type=Path, nargs="?", default=MASTERS)
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args()
+    masters = sorted(arguments.masters.glob("*.ipynb"))
+    if not masters:
+        parser.error(f"{arguments.masters}: expected a folder with master notebooks, found none")
+    for master in masters:
+        print(f"{master.name} ...", flush=True)
+        make(master, arguments.out)
+    print(f"For students: {arguments.out / 'students'}. Keep to yourself: {arguments.out / 'instructor'}.")
+
+
+if __name__ == "__main__":
+    main()
