@@ -41,6 +41,13 @@ def test_blocks_are_found():
     assert blocks("\n\n".join(lines)) == blocks("\n    ".join(lines))
 
 
+def test_no_two_figures_have_one_name():
+    marked = [cell["metadata"].get("mystnb", {}) for path in CHAPTERS for cell in code_cells(path)]
+    names = [mark["figure"]["name"] for mark in marked if "figure" in mark]
+    assert len(names) > 30
+    assert not {name for name in names if names.count(name) > 1}
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda p: p.stem)
 def test_no_cell_is_longer_than_a_screen(chapter):
     assert all(len(c["source"]) <= 32 for c in code_cells(chapter)), max(
