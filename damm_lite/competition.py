@@ -1,7 +1,7 @@
 """A small competition: the best prediction of divergent patches that a fixed number of network evaluations buys.
 
 An entry is a function `solve(model, schedule, primary, secondary)` -> x0 (B, C, H, W). One evaluation
-is one pass of one patch through both encoders, with whichever decoders one likes.
+is one pass of one patch through the encoders, of one branch or both, with whichever decoders one likes.
 """
 
 import copy
@@ -16,18 +16,16 @@ class BudgetSpent(Exception):
 
 
 def metered(model, budget):
-    """A `DAMMNet` with the weights of `model` whose `encode` raises `BudgetSpent` after `budget` evaluations."""
-    model, used = copy.copy(model), 0
-    encode = model.encode
+    """A copy of a `DAMMNet` that raises `BudgetSpent` once its encoders have seen more than `budget` patches."""
+    model, used = copy.deepcopy(model), 0
 
-    def counted(xt, *arguments):
+    def count(layer, inputs):
         nonlocal used
-        used += len(xt)
+        used += len(inputs[0])
         if used > budget:
             raise BudgetSpent(f"{used} evaluations asked for, {budget} allowed")
-        return encode(xt, *arguments)
 
-    model.encode = counted
+    model.uni.in_conv.register_forward_pre_hook(count)  # what every evaluation begins with, of whichever branch
     return model
 
 

@@ -432,10 +432,11 @@ def test_memory_does_not_grow_with_stored_slices(many, tmp_path):
     peaks = []
     for cases in (5, 50):
         tracemalloc.start()
-        data = open_folder(many, cases=open_folder(many).cases[:cases], slices_per_case=4)
+        data = open_folder(many, cases=open_folder(many).cases[:cases], size=64, slices_per_case=4)
         stored = StoredSlices(data, tmp_path / str(cases))
         for i in np.random.default_rng(0).integers(len(stored), size=100):
             stored[i]
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    growth = (peaks[1] - peaks[0]) / 45
+    assert growth < 5e3  # bytes a case: the names of its files, and not its slices of 200 kB
