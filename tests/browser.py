@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from page_scripts import PACKAGES
+from page_scripts import PACKAGES, SITE_FOLDER
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
 CHROMIUM = Path("/usr/bin/chromium")
+IS_OFFLINE = (HTML / SITE_FOLDER).is_dir()
 SCRIPTS = ROOT / "web" / "node_modules"
 CDN = "https://cdn.jsdelivr.net/npm/"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -65,11 +66,14 @@ def package_file(url):
 
 
 def answer(route, refused):
-    """Let local requests through, answer the CDN's from npm's packages, refuse and note all others."""
+    """Let local requests through, answer the CDN's from npm's packages, refuse and note all others.
+
+    A site that was built with OFFLINE=1 has those packages itself, and nothing is answered for it.
+    """
     url = route.request.url
     if url.startswith(("http://127.0.0.1:", "data:", "blob:")):
         route.continue_()
-    elif url.startswith(CDN) and package_file(url).is_file():
+    elif not IS_OFFLINE and url.startswith(CDN) and package_file(url).is_file():
         kind = mimetypes.guess_type(url)[0] or "application/octet-stream"
         headers = {"Access-Control-Allow-Origin": "*", "Content-Type": kind}
         route.fulfill(body=package_file(url).read_bytes(), headers=headers)

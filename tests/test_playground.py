@@ -18,8 +18,8 @@ DENOISE = """async ([primary, secondary, seed]) => {
     const { denoise, loadNetwork, loadRuntime } = await import(new URL("denoise.js", base));
     const { noise } = await import(new URL("random.js", base));
     const settings = await (await fetch(new URL("playground.json", base))).json();
-    const runtime = document.querySelector("script[data-runtime]").dataset.runtime;
-    const network = await loadNetwork(await loadRuntime(runtime), base);
+    const { runtime } = document.querySelector("script[data-runtime]").dataset;
+    const network = await loadNetwork(await loadRuntime(new URL(runtime, document.baseURI).href), base);
     const first = noise(seed, settings.size ** 2);
     const steps = [];
     const images = [primary, secondary].map((image) => Float32Array.from(image));

@@ -35,7 +35,8 @@ def choose_addresses(app, config):
     }
 
 
-def add_playground(app, pagename, templatename, context, doctree):
+def add_own(app, pagename, templatename, context, doctree):
+    app.add_js_file("../widgets.js")
     if pagename == "playground":
         runtime = address("onnxruntime-web", "dist/", offline=is_offline())
         app.add_js_file("../playground/playground.js", type="module", **{"data-runtime": runtime})
@@ -55,6 +56,6 @@ def copy_packages(app, exception):
 
 def setup(app):
     app.connect("config-inited", choose_addresses, priority=400)
-    app.connect("html-page-context", add_playground)
+    app.connect("html-page-context", add_own)
     app.connect("build-finished", copy_packages)
     return {"parallel_read_safe": True}

@@ -231,7 +231,7 @@ function paint(canvas, pixels, size) {
   canvas.getContext("2d").putImageData(new ImageData(pixels, size), 0, 0);
 }
 
-const root = document.getElementById("playground");
+const root = document.getElementById("playground-figure");
 const script = document.querySelector("script[data-runtime]");
 if (typeof WebAssembly === "undefined") {
   root.textContent =
