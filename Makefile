@@ -2,12 +2,15 @@
 PYTHON ?= python3
 RUN = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/
 
-book: .venv/installed
+# With OFFLINE=1 the site makes no request to any other.
+export OFFLINE
+
+book: .venv/installed $(if $(OFFLINE),web/node_modules/installed)
 	$(RUN)python tools/run_chapters.py
 	$(RUN)jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W
 	@echo "Open file://$(CURDIR)/_build/html/index.html"
 
-test: lint book
+test: lint book web/node_modules/installed
 	$(RUN)pytest tests -n 2 --dist loadfile
 	$(RUN)pytest --nbval-lax book/*.ipynb -n 2 --dist loadfile
 
@@ -47,10 +50,13 @@ lock:
 	_build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
 
 clean:
-	rm -rf .venv _build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv _build web/node_modules *.egg-info .pytest_cache .ruff_cache
 
 .venv/installed: constraints.txt requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@
+
+web/node_modules/installed: web/packages.json tools/fetch_scripts.py
+	$(PYTHON) tools/fetch_scripts.py && touch $@
 
 .PHONY: book test lint serve outputs bench fork assignments grade slides lock clean

@@ -4,6 +4,9 @@ Every frame is drawn beforehand; the page's own script links a slider to the fra
 Sliders take the arrow keys once they have the focus.
 """
 
+from base64 import b64encode
+from html import escape
+
 import ipywidgets
 
 
@@ -14,12 +17,12 @@ def slider_of_frames(frames, labels, name, alt):
     """
     if len(frames) != len(labels) or not frames:
         raise ValueError(f"expected as many frames as labels, at least one; got {len(frames)} and {len(labels)}")
-    images = [
-        ipywidgets.Image(value=frame, format="png", tooltip=f"{alt} {name}: {label}.")
-        for frame, label in zip(frames, labels, strict=True)
-    ]
-    for image in images:
-        image.layout.max_width = "100%"
+    images = []
+    for frame, label in zip(frames, labels, strict=True):
+        # HTML and not Image: an Image has no alt text, and with a tooltip it fails on a static page.
+        source = f"data:image/png;base64,{b64encode(frame).decode()}"
+        text = escape(f"{alt} {name}: {label}.")
+        images.append(ipywidgets.HTML(f'<img src="{source}" alt="{text}" style="max-width: 100%">'))
     slider = ipywidgets.IntSlider(
         min=0, max=len(frames) - 1, description=name, readout=False, style={"description_width": "initial"}
     )
