@@ -1,9 +1,9 @@
 """damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
 
 Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
-mismatch, train, samplers, inference, predict, slides, baselines, metrics, plotting, and for brains volumes, nifti,
-cases, brats, stored, shapes, anatomy, glioma, mri, brain. Names are loaded when first used, so that importing the
-package is quick and brings no plotting along.
+mismatch, train, samplers, inference, predict, slides, baselines, metrics, factors, jobs, ablate, plotting, and for
+brains volumes, nifti, cases, brats, stored, shapes, anatomy, glioma, mri, brain. Names are loaded when first used,
+so that importing the package is quick and brings no plotting along.
 """
 
 import lazy_loader
@@ -111,9 +111,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ssim",
             "ssim_map",
         ],
-        "ablate": ["FACTORS", "Budget", "Level", "Network", "ablate", "summarise"],
+        "factors": ["FACTORS", "Budget", "Level", "Network"],
         "jobs": ["Job", "run_jobs"],
-        "grid": ["read_spec", "run_grid"],
+        "ablate": ["ablate", "read_spec", "run_grid", "summarise"],
         "download": ["fetch", "load_pretrained"],
         "notebook": ["check_parameters", "load_results", "self_check", "show_source"],
         "plotting": ["image_grid", "show_ablation", "show_batch", "show_image", "show_planes", "to_frames"],

@@ -1,120 +1,34 @@
-"""Ablations: take one thing out of the network, train it again, and see what that costs.
+"""Run ablations: one factor, or every combination of several, from a file.
 
-An ablation is a *factor* with *levels*; each level says how to build, train and use the network, and
-is otherwise the book's own. Levels that differ only in use share one training, also between factors.
-Whole grids of factors run from a file: see `damm_lite.grid`.
+    python -m damm_lite.ablate spec.yaml --out runs/
+    python -m damm_lite.ablate spec.yaml --out runs/ --scheduler tcp://node:8786
+
+A specification names grids, seeds and what differs from the default `Budget`:
+
+    grids:
+      - objective: all                                        # one factor
+      - {fusion: [MMFM, addition], head: [joint, query]}      # their four combinations
+    seeds: [0, 1, 2]
+    budget: {steps: 200}
+
+Each combination and seed is a run with a file of its own in the folder; runs whose file is there are
+not done again, so a command that was killed goes on where it was, and a grid can grow. Runs that share
+a training are one job. With the same number of threads, a cluster gives the very numbers of one machine.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
+import argparse
+import itertools
+import re
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
-import torch
+import yaml
 
-from damm_lite.damm import DAMMNet
-from damm_lite.data import stack
-from damm_lite.fusion import MMFM, UAFM, Addition, Concatenation, JointConfidence, PlainAttention, QueryConfidence
-from damm_lite.gates import DAMMP, Average, DecideOnce, HardSpatialDAMMP, MultiModal, SpatialDAMMP, UniModal
-from damm_lite.metrics import psnr, ssim
-from damm_lite.predict import predict
-from damm_lite.schedules import PredictsImage, PredictsNoise, PredictsVelocity, scaled_linear_schedule
-from damm_lite.train import TrainConfig, damm_objective, released_objective, train
-from damm_lite.tumours import HELD_OUT_SEED, SyntheticTumours
-from damm_lite.unet import UNetConfig
-
-
-@dataclass(frozen=True)
-class Network:
-    """What has to be trained anew when it changes."""
-
-    fusion: type = MMFM
-    attention: type = UAFM
-    confidence: type | None = JointConfidence
-    target: type = PredictsImage
-    objective: Callable = damm_objective
-    divergent: float = 0.1  # share of the training pairs; fewer than in the field, which has half
-
-
-@dataclass(frozen=True)
-class Level:
-    """One way to build and use the network."""
-
-    network: Network = Network()
-    gate: Callable = DAMMP  # makes a gate; called once a prediction
-    num_steps: int = 20
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much work a level may cost; the defaults take about two minutes of one CPU core."""
-
-    size: int = 32
-    widths: tuple = (16, 16, 16, 16)
-    patches: int = 512
-    steps: int = 400
-    batch_size: int = 8
-    test_patches: int = 96
-
-
-COMMON = Network(divergent=0.5)  # as many in training as in the field
-
-FACTORS = {
-    "fusion": {
-        "MMFM": Level(),
-        "addition": Level(Network(fusion=Addition)),
-        "concatenation": Level(Network(fusion=Concatenation)),
-    },
-    "attention": {"keys scaled by confidence": Level(), "plain": Level(Network(attention=PlainAttention))},
-    "head": {
-        "joint": Level(),
-        "query": Level(Network(confidence=QueryConfidence)),
-        "none": Level(Network(confidence=None)),
-    },
-    "loss": {"ours": Level(), "released": Level(Network(objective=released_objective))},
-    "objective": {
-        "image": Level(),
-        "velocity": Level(Network(target=PredictsVelocity)),
-        "noise": Level(Network(target=PredictsNoise)),
-    },
-    "gate": {
-        "every step": Level(),
-        "once": Level(gate=DecideOnce),
-        "per pixel, hard": Level(gate=HardSpatialDAMMP),
-        "per pixel, soft": Level(gate=SpatialDAMMP),
-        "average": Level(gate=Average),
-        "always uni": Level(gate=UniModal),
-        "always multi": Level(gate=MultiModal),
-    },
-    "gamma": {str(gamma): Level(gate=partial(DAMMP, gamma)) for gamma in (0.1, 0.3, 0.5, 0.7, 0.9)},
-    "regime": {
-        "rare, uni": Level(gate=UniModal),
-        "rare, multi": Level(gate=MultiModal),
-        "rare, DAMMP": Level(),
-        "common, uni": Level(COMMON, UniModal),
-        "common, multi": Level(COMMON, MultiModal),
-        "common, DAMMP": Level(COMMON),
-    },
-    "num_steps": {str(n): Level(num_steps=n) for n in (1, 2, 5, 10, 20, 50)},
-}
-
-
-@cache
-def train_network(network, budget, seed):
-    """(trained `DAMMNet`, schedule) of one `Network`; everything random from `seed`."""
-    torch.manual_seed(seed)
-    model = DAMMNet(
-        UNetConfig(2, 1, budget.widths, 64),
-        confidence=network.confidence,
-        objective=network.target,
-        fusion=network.fusion,
-        attention=network.attention,
-    )
-    schedule = scaled_linear_schedule()
-    patches = list(SyntheticTumours(budget.patches, budget.size, seed, network.divergent))
-    config = TrainConfig(budget.steps, budget.batch_size, seed=seed)
-    *_, last = train(model, schedule, patches, config, network.objective)
-    return last.ema, schedule
+from damm_lite.factors import FACTORS, Budget, Level, Network, measure, measure_all
+from damm_lite.files import written_aside
+from damm_lite.jobs import Job, run_jobs
 
 
 def ablate(factor, seeds=(0, 1, 2), budget=None, factors=FACTORS):
@@ -135,26 +49,6 @@ def ablate(factor, seeds=(0, 1, 2), budget=None, factors=FACTORS):
     return pd.concat(tables, ignore_index=True)
 
 
-def measure(level, budget, seed):
-    """Train what a `Level` needs and use it on the held-out patches: a row for each.
-
-    Columns: index, kind, confidence, ssim, psnr (dB).
-    """
-    model, schedule = train_network(level.network, budget, seed)
-    batch = held_out(budget)
-    images = batch["primary"], batch["secondary"]
-    result = predict(model, schedule, *images, level.num_steps, branch=level.gate())
-    x0, target = result.x0.cpu(), batch["target"]
-    row = dict(index=range(len(target)), kind=batch["kind"], confidence=result.confidence.cpu())
-    return pd.DataFrame(row | dict(ssim=ssim(x0, target), psnr=psnr(x0, target)))
-
-
-@cache
-def held_out(budget):
-    """The patches on which all levels are measured, as one batch."""
-    return stack(SyntheticTumours(budget.test_patches, budget.size, seed=HELD_OUT_SEED))
-
-
 def summarise(table):
     """Mean SSIM of each level: over all patches and by kind, with the standard deviation over seeds."""
     by_seed = table.groupby(["factor", "level", "seed"], sort=False)["ssim"].mean()
@@ -163,8 +57,121 @@ def summarise(table):
     return over_seeds.join(kinds)
 
 
-if __name__ == "__main__":
-    # Imported here, and by its name: it is built on this module.
-    from damm_lite.grid import main
+class Run(NamedTuple):
+    """One combination of levels, trained from one seed."""
 
+    factor: str  # e.g. "fusion x head"
+    names: str  # of the levels, e.g. "addition x joint"
+    level: Level
+    seed: int
+
+    @property
+    def file(self):
+        """Name of its table, without ending."""
+        return re.sub(r"[^\w.]+", "-", f"{self.factor} {self.names} {self.seed}")
+
+
+def combine(levels):
+    """The `Level` that differs from the default in all that any of `levels` does.
+
+    Raises ValueError where two of them set the same thing.
+    """
+    changes = {Level: {}, Network: {}}
+    for level in levels:
+        for part, default in ((level, Level()), (level.network, Network())):
+            for field in fields(part):
+                value = getattr(part, field.name)
+                if field.name == "network" or value == getattr(default, field.name):
+                    continue
+                if field.name in changes[type(part)]:
+                    raise ValueError(f"two factors that both set {field.name!r} cannot be combined")
+                changes[type(part)][field.name] = value
+    return Level(Network(**changes[Network]), **changes[Level])
+
+
+def read_spec(path):
+    """(runs, budget) of a specification. Raises ValueError that names the file and what is wrong in it."""
+    try:
+        spec = yaml.safe_load(Path(path).read_text())
+        if not isinstance(spec, dict) or not {"grids"} <= spec.keys() <= {"grids", "seeds", "budget"}:
+            raise ValueError("expected grids, and perhaps seeds and budget")
+        budget = replace(Budget(), **spec.get("budget", {}))
+        budget = replace(budget, widths=tuple(budget.widths))
+        runs = [run for grid in spec["grids"] for run in _runs_of(grid, spec.get("seeds", [0, 1, 2]))]
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return runs, budget
+
+
+def _runs_of(grid, seeds):
+    axes = []
+    for factor, names in grid.items():
+        if factor not in FACTORS:
+            raise ValueError(f"unknown factor {factor!r}; expected one of {', '.join(FACTORS)}")
+        levels = FACTORS[factor]
+        names = list(levels) if names == "all" else [str(name) for name in names]
+        if unknown := set(names) - levels.keys():
+            raise ValueError(f"{factor}: unknown level {unknown.pop()!r}; expected some of {', '.join(levels)}")
+        axes.append([(name, levels[name]) for name in names])
+    for seed, combination in itertools.product(seeds, itertools.product(*axes)):
+        names, levels = zip(*combination, strict=True)
+        yield Run(" x ".join(grid), " x ".join(names), combine(levels), seed)
+
+
+def jobs_of(runs, budget, folder):
+    """The jobs for all runs that have no table in `folder` yet."""
+    by_training = {}
+    for run in runs:
+        if not (folder / f"{run.file}.csv").is_file():
+            by_training.setdefault((run.level.network, run.seed), []).append(run)
+    return [
+        Job(tuple(run.file for run in some), measure_all, ([run.level for run in some], budget, seed))
+        for (_, seed), some in by_training.items()
+    ]
+
+
+def run_grid(runs, budget, out, scheduler=None):
+    """Do what is not yet done of `runs`, below the folder `out`; the table of all of them.
+
+    Raises ValueError where the folder holds runs of another budget.
+    """
+    folder, kept = out / "runs", out / "budget.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = yaml.safe_dump(asdict(budget) | {"widths": list(budget.widths)})
+    if kept.is_file() and kept.read_text() != settings:
+        raise ValueError(f"{kept}: these runs had another budget; give another folder, or make it the same again")
+    with written_aside(kept) as whole:
+        whole.write_text(settings)
+    run_jobs(jobs_of(runs, budget, folder), folder, scheduler)
+    tables = []
+    for run in runs:
+        table = pd.read_csv(folder / f"{run.file}.csv")
+        names = dict(factor=run.factor, level=run.names, seed=run.seed)
+        tables.append(table.assign(**names)[[*names, *table]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        "python -m damm_lite.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("spec", type=Path, help="the specification, a YAML file")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for runs, table and figure")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler; without it everything runs here")
+    arguments = parser.parse_args()
+    try:
+        runs, budget = read_spec(arguments.spec)
+        table = run_grid(runs, budget, arguments.out, arguments.scheduler)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+    from damm_lite.plotting import show_ablation
+
+    with written_aside(arguments.out / "table.csv") as whole:
+        table.round(4).to_csv(whole, index=False)
+    show_ablation(table).savefig(arguments.out / "figure.png", dpi=150)
+    print(summarise(table).round(3).to_string())  # noqa: T201 (a command's result)
+
+
+if __name__ == "__main__":
     main()

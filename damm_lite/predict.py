@@ -1,11 +1,11 @@
 """Predict the target from its conditions: sampler, network and gate together."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from tqdm.auto import tqdm
 
-from damm_lite.damm import DAMMNet
 from damm_lite.data import check_tensor
 from damm_lite.gates import DAMMP, MultiModal, UniModal
 from damm_lite.inference import for_inference
@@ -65,10 +65,10 @@ def gate_of(branch):
 
 def draw(model, schedule, primary, secondary, noise, num_steps, gate):
     """One sample (B, C, H, W) in [-1, 1] from `noise`, and the `Decision` of every step; `model` as it is."""
-    encode, decisions = getattr(gate, "encode", DAMMNet.encode), []
+    encode, decisions = partial(gate.encode, model) if hasattr(gate, "encode") else model.encode, []
 
     def denoiser(xt, t):
-        decision = gate(model, encode(model, xt, t, primary, secondary))
+        decision = gate(model, encode(xt, t, primary, secondary))
         decisions.append(decision)
         return model.objective.to_eps(schedule, xt, decision.output, t)
 

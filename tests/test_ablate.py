@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from damm_lite import ablate as ablate_function
-from damm_lite.ablate import FACTORS, Budget, Level, Network, ablate, summarise, train_network
+from damm_lite.ablate import ablate, summarise
 from damm_lite.damm import DAMMNet
+from damm_lite.factors import FACTORS, Budget, Level, Network, train_network
 from damm_lite.fusion import UAFM, Addition, PlainAttention
 from damm_lite.gates import DecideOnce, MultiModal
 from damm_lite.predict import predict
@@ -34,7 +35,7 @@ def test_a_table_has_a_row_for_each_level_seed_and_patch():
 
 def test_levels_that_differ_in_use_share_one_training(monkeypatch):
     runs = []
-    monkeypatch.setattr(sys.modules["damm_lite.ablate"], "train", lambda *a: runs.append(a) or train(*a))
+    monkeypatch.setattr(sys.modules["damm_lite.factors"], "train", lambda *a: runs.append(a) or train(*a))
     factors = {
         "gate": {"every step": Level(num_steps=2), "multi": Level(gate=MultiModal, num_steps=2)},
         "num_steps": {"2": Level(num_steps=2), "3": Level(num_steps=3)},

@@ -438,5 +438,4 @@ def test_memory_does_not_grow_with_stored_slices(many, tmp_path):
             stored[i]
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    growth = (peaks[1] - peaks[0]) / 45
-    assert growth < 5e3  # bytes a case: the names of its files, and not its slices of 200 kB
+    assert peaks[1] < 1.2 * peaks[0]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from damm_lite.ablate import FACTORS, Budget, Level, Network, ablate
+from damm_lite.ablate import ablate, combine, read_spec
+from damm_lite.factors import FACTORS, Budget, Level, Network
 from damm_lite.fusion import Addition, QueryConfidence
 from damm_lite.gates import MultiModal
-from damm_lite.grid import combine, read_spec
 
 SPEC = """
 grids:

@@ -48,7 +48,7 @@ def test_a_slide_of_one_tile_is_a_patch(slide, tmp_path):
     decided = predict_slide(model, SCHEDULE, *patch, tmp_path / "x.tif", 2, seed=3, tiling=Tiling(32))
     expected = predict(model, SCHEDULE, *(torch.tensor(x)[None] * 2 - 1 for x in patch), num_steps=2, seed=3)
     x0 = torch.from_numpy(tifffile.imread(tmp_path / "x.tif")) * 2 - 1  # (1, 32, 32)
-    torch.testing.assert_close(x0, expected.x0[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(x0, expected.x0[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(decided.confidence.flatten(), expected.confidence)
     assert decided.trust.shape == (1, 1)
 

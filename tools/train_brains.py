@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import damm_lite as dl
+from damm_lite.shapes import FIELD
 from train_tumours import (
     TRAIN_SEED,
     of_branches,
@@ -27,7 +28,6 @@ from train_tumours import (
     train_regression,
 )
 
-FIELD = 192.0  # mm, the side of a slice
 BARELY = 6.0  # mm, a misregistration that the gate should still see
 
 
@@ -39,7 +39,7 @@ def inside(x0, batch):
 
 def shifted(batch, millimetres):
     """The second contrast (B, C, H, W), moved by so much in a random direction."""
-    rng, pixel = np.random.default_rng(0), FIELD / batch["target"].shape[-1]
+    rng, pixel = np.random.default_rng(0), FIELD[0] / batch["target"].shape[-1]
     moved = [
         dl.shift_contrast(rng, image.numpy(), None, None, pixel, (millimetres, millimetres), degrees=0)
         for image in batch["secondary"]

@@ -1,0 +1,141 @@
+"""Ablations: take one thing out of the network, train it again, and see what that costs.
+
+An ablation is a *factor* with *levels*; each level says how to build, train and use the network, and
+is otherwise the book's own. Levels that differ only in use share one training, also between factors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import pandas as pd
+import torch
+
+from damm_lite.damm import DAMMNet
+from damm_lite.data import stack
+from damm_lite.fusion import MMFM, UAFM, Addition, Concatenation, JointConfidence, PlainAttention, QueryConfidence
+from damm_lite.gates import DAMMP, Average, DecideOnce, HardSpatialDAMMP, MultiModal, SpatialDAMMP, UniModal
+from damm_lite.metrics import psnr, ssim
+from damm_lite.predict import predict
+from damm_lite.schedules import PredictsImage, PredictsNoise, PredictsVelocity, scaled_linear_schedule
+from damm_lite.train import TrainConfig, damm_objective, released_objective, train
+from damm_lite.tumours import HELD_OUT_SEED, SyntheticTumours
+from damm_lite.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """What has to be trained anew when it changes."""
+
+    fusion: type = MMFM
+    attention: type = UAFM
+    confidence: type | None = JointConfidence
+    target: type = PredictsImage
+    objective: Callable = damm_objective
+    divergent: float = 0.1  # share of the training pairs; fewer than in the field, which has half
+
+
+@dataclass(frozen=True)
+class Level:
+    """One way to build and use the network."""
+
+    network: Network = Network()
+    gate: Callable = DAMMP  # makes a gate; called once a prediction
+    num_steps: int = 20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work a level may cost; the defaults take about two minutes of one CPU core."""
+
+    size: int = 32
+    widths: tuple = (16, 16, 16, 16)
+    patches: int = 512
+    steps: int = 400
+    batch_size: int = 8
+    test_patches: int = 96
+
+
+COMMON = Network(divergent=0.5)  # as many in training as in the field
+
+FACTORS = {
+    "fusion": {
+        "MMFM": Level(),
+        "addition": Level(Network(fusion=Addition)),
+        "concatenation": Level(Network(fusion=Concatenation)),
+    },
+    "attention": {"keys scaled by confidence": Level(), "plain": Level(Network(attention=PlainAttention))},
+    "head": {
+        "joint": Level(),
+        "query": Level(Network(confidence=QueryConfidence)),
+        "none": Level(Network(confidence=None)),
+    },
+    "loss": {"ours": Level(), "released": Level(Network(objective=released_objective))},
+    "objective": {
+        "image": Level(),
+        "velocity": Level(Network(target=PredictsVelocity)),
+        "noise": Level(Network(target=PredictsNoise)),
+    },
+    "gate": {
+        "every step": Level(),
+        "once": Level(gate=DecideOnce),
+        "per pixel, hard": Level(gate=HardSpatialDAMMP),
+        "per pixel, soft": Level(gate=SpatialDAMMP),
+        "average": Level(gate=Average),
+        "always uni": Level(gate=UniModal),
+        "always multi": Level(gate=MultiModal),
+    },
+    "gamma": {str(gamma): Level(gate=partial(DAMMP, gamma)) for gamma in (0.1, 0.3, 0.5, 0.7, 0.9)},
+    "regime": {
+        "rare, uni": Level(gate=UniModal),
+        "rare, multi": Level(gate=MultiModal),
+        "rare, DAMMP": Level(),
+        "common, uni": Level(COMMON, UniModal),
+        "common, multi": Level(COMMON, MultiModal),
+        "common, DAMMP": Level(COMMON),
+    },
+    "num_steps": {str(n): Level(num_steps=n) for n in (1, 2, 5, 10, 20, 50)},
+}
+
+
+@cache
+def train_network(network, budget, seed):
+    """(trained `DAMMNet`, schedule) of one `Network`; everything random from `seed`."""
+    torch.manual_seed(seed)
+    model = DAMMNet(
+        UNetConfig(2, 1, budget.widths, 64),
+        confidence=network.confidence,
+        objective=network.target,
+        fusion=network.fusion,
+        attention=network.attention,
+    )
+    schedule = scaled_linear_schedule()
+    patches = list(SyntheticTumours(budget.patches, budget.size, seed, network.divergent))
+    config = TrainConfig(budget.steps, budget.batch_size, seed=seed)
+    *_, last = train(model, schedule, patches, config, network.objective)
+    return last.ema, schedule
+
+
+def measure_all(levels, budget, seed):
+    """A table of `measure` for each of several levels; those that differ only in use share one training."""
+    return [measure(level, budget, seed) for level in levels]
+
+
+def measure(level, budget, seed):
+    """Train what a `Level` needs and use it on the held-out patches: a row for each.
+
+    Columns: index, kind, confidence, ssim, psnr (dB).
+    """
+    model, schedule = train_network(level.network, budget, seed)
+    batch = held_out(budget)
+    images = batch["primary"], batch["secondary"]
+    result = predict(model, schedule, *images, level.num_steps, branch=level.gate())
+    x0, target = result.x0.cpu(), batch["target"]
+    row = dict(index=range(len(target)), kind=batch["kind"], confidence=result.confidence.cpu())
+    return pd.DataFrame(row | dict(ssim=ssim(x0, target), psnr=psnr(x0, target)))
+
+
+@cache
+def held_out(budget):
+    """The patches on which all levels are measured, as one batch."""
+    return stack(SyntheticTumours(budget.test_patches, budget.size, seed=HELD_OUT_SEED))
