@@ -2,6 +2,7 @@
 
 import functools
 import mimetypes
+import tempfile
 import threading
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 from page_scripts import PACKAGES, SITE_FOLDER
@@ -55,6 +57,17 @@ def served(folder):
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
+
+
+@contextmanager
+def built_site():
+    """The built pages below the path at which they will stand; yields their address."""
+    (link,) = BeautifulSoup((HTML / "404.html").read_text(), "html.parser").find_all("link", rel="canonical")
+    path = urlsplit(link["href"]).path.removesuffix("/404.html")
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / path[1:]).symlink_to(HTML)
+        with served(root) as address:
+            yield address + path
 
 
 def package_file(url):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from browser import HTML, SCRIPTS, answer, chromium, served
+from browser import HTML, SCRIPTS, answer, built_site, chromium
 
 MADE_BY_SPHINX = ("genindex.html", "index.html", "py-modindex.html", "search.html")
 PAGES = sorted(path.name for path in HTML.glob("*.html") if path.name not in MADE_BY_SPHINX)
-CHAPTERS = [name for name in PAGES if name[:2].isdigit()]
+CHAPTERS = [name for name in PAGES if name[2] == "_"]
 # The theme declares a constant twice, reports that no reader has chosen light or dark yet, and names a style
 # sheet that is loaded from elsewhere; the widgets look for an icon font beside the page.
 HARMLESS = ("THEBE_JS_URL", "Got invalid theme mode", "/basic.css", "@jupyter-widgets/html-manager/dist/")
@@ -20,26 +20,36 @@ SEEN = "(box) => [...box.querySelectorAll('img')].filter((image) => image.offset
 
 @pytest.fixture(scope="module")
 def site():
-    with served(HTML) as address, chromium() as browser:
+    with built_site() as address, chromium() as browser:
         yield browser, address
 
 
-def visit(site, name):
-    """(an open page with its formulas set, what was refused, what its console complained of)."""
+def visit(site, name, without=None):
+    """(an open page with its formulas set, what was refused, what its console complained of); both lists grow.
+
+    `without` is part of the address of a file that the page does not get.
+    """
     browser, address = site
     page, refused, complaints = browser.new_page(), [], []
     page.set_default_timeout(60_000)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            complaints.append(f"{message.text} {message.location['url']}") if message.type == "error" else None
-        ),
-    )
+
+    def complain(text):
+        if not any(known in text for known in HARMLESS):
+            complaints.append(text)
+
+    page.on("pageerror", lambda error: complain(str(error)))
+    page.on("console", lambda said: complain(f"{said.text} {said.location['url']}") if said.type == "error" else None)
     page.route("**/*", lambda route: answer(route, refused))
+    if without:
+        page.route(lambda url: without in url, lambda route: route.abort())
     page.goto(f"{address}/{name}", wait_until="load")
     page.evaluate("async () => window.MathJax?.startup?.promise")
-    return page, refused, [text for text in complaints if not any(known in text for known in HARMLESS)]
+    return page, refused, complaints
+
+
+def formulas_are_set(page):
+    formulas, drawn = page.locator(".math").count(), page.locator("mjx-container").count()
+    return drawn >= formulas and not page.locator("mjx-merror").count()
 
 
 def violations(page):
@@ -56,8 +66,7 @@ def violations(page):
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_are_complete_quiet_and_accessible(site, name):
     page, refused, complaints = visit(site, name)
-    formulas = page.locator(".math").count()
-    assert (page.locator("mjx-container").count() >= formulas) and not page.locator("mjx-merror").count()
+    assert formulas_are_set(page)
     found = {}
     for theme in ("light", "dark"):
         page.evaluate(SET_THEME, theme)
@@ -96,14 +105,113 @@ def test_every_slider_answers_to_the_keyboard(site, name):
     page.close()
 
 
+def unfolds_and_folds(page):
+    """Press Enter on the button of the first solution, twice: whether it was folded, unfolds, and folds again."""
+    solution = page.locator("div.solution.dropdown").first
+    inside = solution.locator("section").first
+    seen = [inside.is_visible()]
+    for _ in range(2):
+        solution.locator("button.toggle-button").first.press("Enter")
+        seen.append(inside.is_visible())
+    return seen == [False, True, False]
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_solutions_unfold_and_fold(site, name):
     page, _, _ = visit(site, name)
-    solution = page.locator("div.solution.dropdown").first
-    button, inside = solution.locator("button.toggle-button").first, solution.locator("section").first
-    assert not inside.is_visible()
-    button.press("Enter")
-    assert inside.is_visible()
-    button.press("Enter")
-    assert not inside.is_visible()
+    assert unfolds_and_folds(page)
     page.close()
+
+
+def test_a_dead_button_is_found_out(site):
+    page, _, _ = visit(site, CHAPTERS[0])
+    page.evaluate("addEventListener('click', (event) => event.stopImmediatePropagation(), true)")
+    assert not unfolds_and_folds(page)
+    page.close()
+
+
+@pytest.mark.parametrize("broken", ["the script", "a formula"])
+def test_formulas_that_are_not_set_are_found_out(site, broken):
+    page, _, _ = visit(site, CHAPTERS[0], without="tex-mml-chtml.js" if broken == "the script" else None)
+    if broken == "a formula":
+        assert formulas_are_set(page)
+        page.evaluate("""async () => {
+            document.querySelector(".math").textContent = String.raw`\\(\\frac{1}\\)`;
+            await MathJax.typesetPromise();
+        }""")
+    assert not formulas_are_set(page)
+    page.close()
+
+
+def test_a_request_to_elsewhere_is_refused_and_found_out(site):
+    page, refused, complaints = visit(site, "references.html")
+    assert not refused and not complaints
+    with page.expect_event("requestfailed"):
+        page.evaluate("document.body.append(Object.assign(new Image(), { src: 'https://example.com/pixel.png' }))")
+    page.wait_for_timeout(100)
+    page.close()
+    assert refused == ["https://example.com/pixel.png"] and len(complaints) == 1
+
+
+def test_the_strip_moves_unless_the_reader_wants_none(site):
+    page, _, _ = visit(site, "intro.html")
+    shown = page.locator("picture img")
+    assert shown.evaluate("(image) => image.currentSrc").endswith("denoising.webp")
+    page.emulate_media(reduced_motion="reduce")
+    page.wait_for_function("document.querySelector('picture img').currentSrc.endsWith('denoising.png')")
+    assert shown.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 404
+    page.close()
+
+
+def test_a_page_that_is_not_there_helps_at_any_depth(site):
+    browser, address = site
+    page, failed = browser.new_page(), []
+    page.on("response", lambda response: failed.append(response.url) if response.status >= 400 else None)
+    page.route("**/*", lambda route: answer(route, failed))
+    page.route("**/a/b/gone.html", lambda route: route.fulfill(path=HTML / "404.html"))
+    page.goto(f"{address}/a/b/gone.html", wait_until="load")
+    for link in page.locator("article a:not(.headerlink), nav.bd-links a").all():
+        where = link.evaluate("(link) => link.href")
+        assert page.request.get(where).ok, where
+    page.locator("article").get_by_text("Start at the beginning").click()
+    page.wait_for_url(f"{address}/intro.html")
+    page.close()
+    assert not failed
+
+
+# What shifts after the page was read so far as a widget whose frames have yet to come.
+WATCH = """() => {
+    window.shifted = 0;
+    new PerformanceObserver((list) => {
+        for (const entry of list.getEntries()) window.shifted += entry.hadRecentInput ? 0 : entry.value;
+    }).observe({ type: "layout-shift" });
+    document.querySelector("script[type='application/vnd.jupyter.widget-view+json']").parentElement.scrollIntoView();
+}"""
+
+
+def shift_of_widgets(site, name, width):
+    """The cumulative layout shift while the widgets of a page appear, its first one in view."""
+    browser, address = site
+    page, held = browser.new_page(viewport={"width": width, "height": 800}), []
+    page.set_default_timeout(60_000)
+    page.route("**/*", lambda route: answer(route, []))
+    page.route("**/late.png", lambda route: held.append(route))  # widgets begin when all images of the page are there
+    page.add_init_script("""addEventListener("DOMContentLoaded", () => document.body.append(
+        Object.assign(new Image(), { src: "/late.png" })))""")
+    page.goto(f"{address}/{name}", wait_until="domcontentloaded")
+    page.wait_for_function("[...document.images].every((image) => image.complete || image.src.endsWith('late.png'))")
+    page.wait_for_timeout(500)
+    page.evaluate(WATCH)
+    page.wait_for_timeout(200)
+    for route in held:
+        route.abort()
+    page.wait_for_selector(".widget-slider [role=slider]")
+    page.wait_for_timeout(500)
+    shifted = page.evaluate("window.shifted")
+    page.close()
+    return shifted
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_widgets_do_not_shift_the_page(site, name):
+    assert max(shift_of_widgets(site, name, width) for width in (390, 1280)) < 0.1

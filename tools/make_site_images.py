@@ -16,7 +16,7 @@ from damm_lite.plotting import COLOURMAPS, COLOURS, show_image
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static"
 NUM_STEPS = 20
-SHOWN = (0, 6, 10, 12, 14, 15, 16, 17, 18, 19, 20)  # steps of the strip: most happens at the end
+SHOWN = (0, 8, 12, 14, 15, 16, 17, 18, 19, 20)  # steps of the strip: most happens at the end
 STEP_MS, FIRST_MS, GAP = 250, 800, 4  # the strip moves for 3 s, once; pixels between its tiles
 CARD_STEPS = (0, 12, 16, 18, 20)
 
@@ -92,7 +92,7 @@ def make(out):
     durations = [FIRST_MS] + [STEP_MS] * (len(frames) - 1)
     # Once, and then still: nobody has to stop it.
     frames[0].save(out / "denoising.webp", save_all=True, append_images=frames[1:], duration=durations, loop=1,
-                   lossless=True, quality=100, method=6)  # fmt: skip
+                   lossless=True, quality=50, method=4)  # fmt: skip
     frames[-1].save(out / "denoising.png", optimize=True)
     card(batch, path).save(out / "card.png", optimize=True)
     favicon().save(out / "favicon.png", optimize=True)
