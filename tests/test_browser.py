@@ -185,11 +185,11 @@ WATCH = """() => {
     new PerformanceObserver((list) => {
         for (const entry of list.getEntries()) window.shifted += entry.hadRecentInput ? 0 : entry.value;
     }).observe({ type: "layout-shift" });
-    document.querySelector("script[type='application/vnd.jupyter.widget-view+json']").parentElement.scrollIntoView();
+    document.querySelector("script[type='application/vnd.jupyter.widget-view+json']").parentElement.scrollIntoView({ block: "center" });
 }"""
 
 
-def shift_of_widgets(site, name, width):
+def shift_of_widgets(site, name, width, has_room=True):
     """The cumulative layout shift while the widgets of a page appear, its first one in view."""
     browser, address = site
     page, held = browser.new_page(viewport={"width": width, "height": 800}), []
@@ -199,6 +199,8 @@ def shift_of_widgets(site, name, width):
     page.add_init_script("""addEventListener("DOMContentLoaded", () => document.body.append(
         Object.assign(new Image(), { src: "/late.png" })))""")
     page.goto(f"{address}/{name}", wait_until="domcontentloaded")
+    if not has_room:
+        page.add_style_tag(content=".widget-room::before { display: none !important }")
     page.wait_for_function("[...document.images].every((image) => image.complete || image.src.endsWith('late.png'))")
     page.wait_for_timeout(500)
     page.evaluate(WATCH)
@@ -215,3 +217,7 @@ def shift_of_widgets(site, name, width):
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_widgets_do_not_shift_the_page(site, name):
     assert max(shift_of_widgets(site, name, width) for width in (390, 1280)) < 0.1
+
+
+def test_a_shift_is_found_out(site):
+    assert shift_of_widgets(site, "05_multimodal_branch.html", 390, has_room=False) > 0.1
