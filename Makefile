@@ -21,6 +21,10 @@ lint: .venv/installed
 serve: book
 	.venv/bin/python -m http.server --directory _build/html 8000
 
+# Each chapter as on Colab: nothing but its notebook, and the package that its first cell installs.
+colab: .venv/installed
+	$(RUN)pytest tests/test_colab.py -m ""
+
 # Run the chapters and store anew the outputs that nbval compares.
 outputs: .venv/installed
 	$(RUN)jupyter-execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id --keep-count book/*.ipynb
@@ -59,4 +63,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test lint serve outputs bench fork assignments grade slides lock clean
+.PHONY: book test lint serve colab outputs bench fork assignments grade slides lock clean

@@ -185,7 +185,7 @@ WATCH = """() => {
     new PerformanceObserver((list) => {
         for (const entry of list.getEntries()) window.shifted += entry.hadRecentInput ? 0 : entry.value;
     }).observe({ type: "layout-shift" });
-    document.querySelector("script[type='application/vnd.jupyter.widget-view+json']").parentElement.scrollIntoView({ block: "center" });
+    document.querySelector(".widget-room").scrollIntoView({ block: "center" });
 }"""
 
 
