@@ -27,7 +27,7 @@ QUICK = ("01_tumour_images", "06_mmfm")
 PREINSTALLED = ("accelerate", "matplotlib", "nibabel", "numpy", "pandas", "pooch", "pyyaml", "safetensors",
                 "scikit-image", "scipy", "tifffile", "torch", "tqdm")  # fmt: skip
 KERNEL = ("ipykernel", "pip")
-OLD_WIDGETS = ("ipywidgets==7.7.1", "ipython_genutils==0.2.0")
+OLD_WIDGETS = "ipywidgets==7.7.1"
 BROUGHT_ALONG = {"damm-lite", "torchmetrics", "lightning-utilities"}
 
 if not (ROOT / ".git").exists():
@@ -68,7 +68,7 @@ def python(tmp_path_factory):
     shutil.copy(ROOT / "tests" / "local_github.py", site)
     (site / "local_github.pth").write_text("import local_github\n")
     interpreter = folder / "bin" / "python"
-    pip(interpreter, "install", "--no-deps", *OLD_WIDGETS)
+    pip(interpreter, "install", OLD_WIDGETS)
     yield interpreter
     shutil.rmtree(folder)
 
