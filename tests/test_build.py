@@ -20,7 +20,8 @@ def project(tmp_path):
     """A book of one chapter that shows one constant of its package, with this book's own configuration."""
     root = tmp_path / "a book"
     shutil.copytree(ROOT / "book" / "_ext", root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
+    for folder in ("_static", "_templates"):
+        shutil.copytree(ROOT / "book" / folder, root / "book" / folder)
     shutil.copytree(ROOT / "web", root / "web", ignore=shutil.ignore_patterns("node_modules"))
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     config.pop("bibtex_bibfiles")
