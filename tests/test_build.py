@@ -26,7 +26,9 @@ def project(tmp_path):
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     config.pop("bibtex_bibfiles")
     (root / "_config.yml").write_text(yaml.safe_dump(config))
-    (root / "_toc.yml").write_text("format: jb-book\nroot: chapter\n")
+    # A second page, as the theme cannot draw an empty map of the chapters.
+    (root / "_toc.yml").write_text("format: jb-book\nroot: chapter\nchapters:\n- file: after\n")
+    (root / "book" / "after.md").write_text("# After the chapter\n")
     (root / "damm_lite").mkdir()
     (root / "damm_lite" / "constants.py").write_text("ANSWER = 'first value'\n")
     write_chapter(root, "exec(open('../damm_lite/constants.py').read())\nprint('shown:', ANSWER)")
