@@ -17,7 +17,9 @@ from damm_lite.volumes import robust_scale, to_slices
 LABELS = {"necrosis": 1, "oedema": 2, "rim": 4}  # as in BraTS until 2021
 GROWTH_VOXEL = 3.0  # grid on which gliomas grow, whatever the voxel of the images, mm
 NOISE = 0.03  # standard deviation in a voxel of 1 mm, relative to the mean signal of the brain
-SHADING = 0.08  # of the coil's sensitivity, as the standard deviation of its logarithm
+RECEIVING = 0.15  # of the coil's sensitivity, the same for all contrasts of a scan; as the sd of its logarithm
+SENDING = 0.05  # of the pulses' strength, of each contrast its own; likewise
+T2_SPREAD = 0.1  # of T2 within a tissue; likewise. Hardly to be seen in T1: why a second contrast tells more
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Patient:
     place: np.ndarray  # where the glioma began, (3,) mm
     growth: Growth
     uneven: np.ndarray  # random field: where cells move easily, and rims are thick
+    slow: np.ndarray  # random field: where T2 is long
     gadolinium: float  # in the rim, mmol/l
 
 
@@ -54,6 +57,7 @@ def draw_patient(rng):
             rim=rng.uniform(3, 6),
         ),
         uneven=smooth_field(rng, 20.0),
+        slow=smooth_field(rng, 25.0),
         gadolinium=rng.uniform(0.1, 0.25),
     )
 
@@ -86,10 +90,12 @@ def scan(rng, patient, voxel=3.0):
     tissues, points = tissues_of(patient, voxel)
     mask = sum(tissues.values()) > 0
     noise = NOISE / voxel**1.5  # a voxel is the mean of its cubic millimetres
+    t2_factor = np.exp(T2_SPREAD * sample(patient.slow, points))
+    coil = RECEIVING * sample(smooth_field(rng, 150.0), points)
     images = {}
     for contrast in SEQUENCES:
-        clean = signal(tissues, contrast, patient.gadolinium)
-        clean = clean * np.exp(SHADING * sample(smooth_field(rng, 150.0), points))
+        clean = signal(tissues, contrast, patient.gadolinium, t2_factor)
+        clean = clean * np.exp(coil + SENDING * sample(smooth_field(rng, 150.0), points))
         images[contrast] = rician(rng, clean, noise * clean[mask].mean()) * mask
     labels = np.zeros(mask.shape, np.uint8)
     for name, label in LABELS.items():
