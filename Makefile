@@ -29,6 +29,10 @@ outputs: .venv/installed
 bench: .venv/installed
 	$(RUN)python tools/bench.py && .venv/bin/python tools/make_manifest.py
 
+# The long versions of the tests of survival, and their table on the status page.
+torture: .venv/installed
+	$(RUN)python tools/torture.py && .venv/bin/python tools/make_manifest.py
+
 # Restamp badges and setup cells for a copy of the book at another address.
 fork: .venv/installed
 	.venv/bin/python tools/fork.py $(URL)

@@ -1,5 +1,6 @@
 """On disk: networks (safetensors, with sizes and choices as JSON), and unfinished training runs."""
 
+import contextlib
 import dataclasses
 import json
 import pickle
@@ -39,8 +40,17 @@ def save_checkpoint(path, model, schedule, **about):
     description = {"network": type(model).__name__, "arguments": arguments, "about": about}
     tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
     tensors["schedule.alphas_cumprod"] = schedule.alphas_cumprod
-    with written_aside(path) as whole:
+    with written_aside(path) as whole, as_os_error(SafetensorError):
         save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})
+
+
+@contextlib.contextmanager
+def as_os_error(kind):
+    """What a library raises where it cannot write, as the OSError that it is."""
+    try:
+        yield
+    except kind as error:
+        raise OSError(str(error)) from error
 
 
 def load_checkpoint(path):
@@ -79,7 +89,7 @@ def save_state(path, step):
         ema=step.ema.state_dict(),
         optimizer=step.optimizer.state_dict(),
     )
-    with written_aside(path) as whole:
+    with written_aside(path) as whole, as_os_error(RuntimeError):
         torch.save(state, whole)
 
 
