@@ -37,7 +37,7 @@ def fit(model, schedule, dataset, config=None, objective=None, *, folder, accele
     """
     config, accelerator, folder = config or TrainConfig(), accelerator or Accelerator(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state, log = folder / "state.pt", folder / "losses.txt"
+    state, log = folder / "state.safetensors", folder / "losses.txt"
     resume = state if state.is_file() else None
     logged = np.loadtxt(log, ndmin=1).tolist() if resume else []
     losses, first, saved, start = [], None, time.monotonic(), time.monotonic()
