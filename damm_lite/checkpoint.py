@@ -95,10 +95,10 @@ def load_state(path, model, ema, optimizer, config):
             step = description["step"]
             if type(step) is not int or not 0 <= step <= config.num_steps:
                 raise ValueError(f"expected a step in 0..{config.num_steps}, got {step!r}")
-            wanted, moments = _state(model, ema.module), {}
+            wanted, moments, names = _state(model, ema.module), {}, set(file.keys())
             for i, parameter in enumerate(model.parameters()):  # those that the objective reaches have moments
                 like = {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
-                if f"optimizer.{i}.step" in file.keys():  # noqa: SIM118 (not a dict)
+                if f"optimizer.{i}.step" in names:
                     wanted |= {f"optimizer.{i}.{name}": value for name, value in like.items()}
                     moments[i] = like
             tensors = _tensors(file, wanted)
@@ -108,7 +108,7 @@ def load_state(path, model, ema, optimizer, config):
     model.load_state_dict({key: tensors[f"model.{key}"] for key in model.state_dict()})
     ema.module.load_state_dict({key: tensors[f"ema.{key}"] for key in ema.module.state_dict()})
     ema.n_averaged.fill_(step)
-    moments = {i: {name: tensors[f"optimizer.{i}.{name}"] for name in names} for i, names in moments.items()}
+    moments = {i: {name: tensors[f"optimizer.{i}.{name}"] for name in like} for i, like in moments.items()}
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     return step
 

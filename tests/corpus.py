@@ -29,9 +29,9 @@ from safetensors.torch import save, save_file
 import damm_lite as dl
 from damm_lite.ablate import read_spec
 from damm_lite.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
+from damm_lite.fluorescence import read_tiff
 from damm_lite.nifti import read_nifti
 from damm_lite.official import load_official_state_dict, official_names
-from damm_lite.fluorescence import read_tiff
 from damm_lite.train import Step, TrainConfig
 
 SIDES = (20, 28)  # of a TIFF image
@@ -72,7 +72,7 @@ def pixels_of(rng, dtype, shape):
     if dtype.kind in "ui":
         pixels = np.rint(unit * np.iinfo(dtype).max * (1 - 2e-16)).astype(dtype)
         return pixels, pixels / np.float64(np.iinfo(dtype).max)
-    pixels = (unit > 0.5) if dtype == bool else unit.astype(dtype)
+    pixels = (unit > 0.5) if dtype.kind == "b" else unit.astype(dtype)
     return pixels, pixels.astype(np.float64)
 
 
@@ -272,7 +272,9 @@ BAD_XML = {
     "no size": lambda xml: xml.replace('SizeX="', 'SizeQ="'),
     "negative size": lambda xml: xml.replace('SizeC="2"', 'SizeC="-2"'),
     "other order": lambda xml: xml.replace("XYCZT", "QQQQQ"),
-    "another file": lambda xml: xml.replace("<TiffData", '<TiffData FirstC="0"><UUID FileName="../x.tif"/></TiffData><TiffData'),
+    "another file": lambda xml: xml.replace(
+        "<TiffData", '<TiffData FirstC="0"><UUID FileName="../x.tif"/></TiffData><TiffData'
+    ),
     "entities": lambda xml: '<!DOCTYPE a [<!ENTITY b "' + "c" * 5000 + '"><!ENTITY d "' + "&b;" * 5000 + '">]>'
     + xml.replace("<Image ", "<Image Q='" + "&d;" * 200 + "' "),
 }  # fmt: skip
@@ -453,7 +455,7 @@ def lies_of_nifti():
         "infinite affine": with_header(raw, srow_x=[np.inf] * 4),
         "flat affine": with_header(raw, srow_x=[8, 0, 0, 0], srow_y=[8, 0, 0, 0]),
         "another magic": with_header(raw, magic=b"nope"),
-        "negative extension": with_header(raw, vox_offset=512)[:348] + b"\1\0\0\0" + struct.pack("<2i", -32, 6) + raw[352:],
+        "negative extension": with_header(raw, vox_offset=512)[:348] + bytes([1, 0, 0, 0, 224, 255, 255, 255]) + raw[352:],
         "header alone": raw[:348],
         "half a header": raw[:170],
         "text": b"not a volume at all, but long enough to have a header" * 10,
@@ -471,7 +473,7 @@ def nifti_odd(folder, rng, n):
         "NaN intercept": with_header(raw, scl_inter=np.nan),
         "negative zoom": with_header(raw, sform_code=0, qform_code=1, pixdim=zooms * [1, -1, 1, 1, 1, 1, 1, 1]),
         "negative zooms of no use": with_header(raw, pixdim=-zooms),
-        "long extension": raw[:348] + b"\1\0\0\0" + struct.pack("<2i", 2**31 - 16, 6) + raw[352:],
+        "no extension where one should be": raw[:348] + b"\1\0\0\0" + raw[352:],
         "unknown codes": with_header(raw, qform_code=99, xyzt_units=255, intent_code=12345),
         "bytes behind": raw + b"more" * 99,
         "wrong bits": with_header(raw, bitpix=3),
@@ -782,7 +784,9 @@ def states(folder, rng, n):
             save_file(tensors, path, {"damm_lite": json.dumps(description)})
         else:
             path.write_bytes(damage if damage is not None else raw[: rng.integers(len(raw)) if what == "cut" else None])
-        yield sound("states", what, "state", path, truth) if what == "sound" else hopeless("states", what, "state", path)
+        yield (
+            sound("states", what, "state", path, truth) if what == "sound" else hopeless("states", what, "state", path)
+        )
 
 
 def official(folder, rng, n):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from corpus import READERS
+from corpus import READERS, run_parts, small_network
 
 SECONDS = 5  # for one file
 MEMORY = 2 * 2**30  # bytes, of the process as a whole
@@ -50,6 +50,7 @@ def _whole(reader, found):
 
 
 def _serve(connection):
+    run_parts(small_network(np.random.default_rng(0)))  # what is imported only when it is used, takes its time here
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     connection.send("ready")
