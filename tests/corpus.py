@@ -455,7 +455,7 @@ def lies_of_nifti():
         "infinite affine": with_header(raw, srow_x=[np.inf] * 4),
         "flat affine": with_header(raw, srow_x=[8, 0, 0, 0], srow_y=[8, 0, 0, 0]),
         "another magic": with_header(raw, magic=b"nope"),
-        "negative extension": with_header(raw, vox_offset=512)[:348] + bytes([1, 0, 0, 0, 224, 255, 255, 255]) + raw[352:],
+        "negative extension": with_header(raw, vox_offset=512)[:348] + b"\1\0\0\0" + b"\xe0\xff\xff\xff" + raw[352:],
         "header alone": raw[:348],
         "half a header": raw[:170],
         "text": b"not a volume at all, but long enough to have a header" * 10,
