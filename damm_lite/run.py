@@ -42,7 +42,7 @@ def fit(model, schedule, dataset, config=None, objective=None, *, folder, accele
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as trial:  # not only after minutes of training
         trial.write(bytes(1))
-    state, log = folder / "state.pt", folder / "losses.txt"
+    state, log = folder / "state.safetensors", folder / "losses.txt"
     if accelerator.is_main_process:
         for name in (MODEL, state.name, log.name):
             remove_left_aside(folder / name)

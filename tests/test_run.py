@@ -1,5 +1,6 @@
 """A run that is killed and started again ends as if nothing had happened."""
 
+import json
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from damm_lite.checkpoint import load_checkpoint
 from damm_lite.damm import DAMMNet
@@ -50,6 +52,12 @@ def finish(process):
     return printed.split()[-1]
 
 
+def step_of(state):
+    """After which step a state was saved; raises where it is not whole."""
+    with safe_open(state, framework="pt") as file:
+        return json.loads(file.metadata()["damm_lite"])["step"]
+
+
 def assert_equal_runs(folder, expected):
     (ours, _), (reference, _) = (load_checkpoint(run / "model.safetensors") for run in (folder, expected))
     for key, value in reference.state_dict().items():
@@ -71,17 +79,17 @@ def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, torture, re
         if kill % 2:
             time.sleep(moments.uniform(0, 0.3))
         else:
-            while not list(killed.glob(".state.pt-*/*")) and process.poll() is None:
+            while not list(killed.glob(".state.safetensors-*/*")) and process.poll() is None:
                 time.sleep(0.0002)
         process.kill()
         assert process.wait() == -signal.SIGKILL, "no kill came in time"
-        in_writing += bool(list(killed.glob(".state.pt-*/*")))
-        if (killed / "state.pt").exists():
-            assert torch.load(killed / "state.pt", weights_only=True)["step"] <= steps
+        in_writing += bool(list(killed.glob(".state.safetensors-*/*")))
+        if (killed / "state.safetensors").exists():
+            assert step_of(killed / "state.safetensors") <= steps
     assert in_writing and finish(start(killed, steps)) == str(steps)
     assert finish(start(killed, steps)) == str(steps)  # complete: nothing is done again
     assert_equal_runs(killed, whole)
-    assert {path.name for path in killed.iterdir()} == {"state.pt", "losses.txt", "model.safetensors"}
+    assert {path.name for path in killed.iterdir()} == {"state.safetensors", "losses.txt", "model.safetensors"}
     record_property("tried", f"{kills} kills of a training, {in_writing} of them while it wrote")
     record_property("result", "every state whole, result equal to the bit")
 
@@ -91,7 +99,7 @@ import pathlib, subprocess, sys
 ballast, disk = pathlib.Path("/disk/ballast"), pathlib.Path("/disk")
 train = [sys.executable, "-c", sys.argv[1], "/disk/run", "32"]
 first = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-while not (disk / "run" / "state.pt").exists():
+while not (disk / "run" / "state.safetensors").exists():
     assert first.poll() is None, first.stderr.read()
 with open(ballast, "wb", buffering=0) as file:  # the disk fills up
     try:
@@ -141,9 +149,11 @@ def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path, training)
     def breaks_at_three(model, batch):
         return damm_objective(model, batch) * (float("nan") if next(steps) == 3 else 1)
 
-    with pytest.raises(FloatingPointError, match=r"nan at step 3 of seed 0; the last good state is .*state\.pt"):
+    with pytest.raises(
+        FloatingPointError, match=r"nan at step 3 of seed 0; the last good state is .*state\.safetensors"
+    ):
         list(fit(*training, breaks_at_three, folder=tmp_path, save_seconds=0.0))
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+    assert step_of(tmp_path / "state.safetensors") == 2
     with pytest.raises(FloatingPointError, match="nan at step 1 of seed 0; no state had been saved yet"):
         list(fit(*training, lambda model, batch: breaks_now(model), folder=tmp_path / "new"))
 
