@@ -89,6 +89,7 @@ OPTIONS = (
     {"tile": (16, 16)},
     {"tile": (16, 32), "compression": "zlib", "byteorder": ">"},
 )
+OME = {"axes": "CYX", "UUID": f"urn:uuid:{UUID(int=1)}"}  # else drawn anew for each file
 LAYOUTS = {
     "grey": (SIDES, {}),
     "one row": ((1, 33), {}),
@@ -96,7 +97,7 @@ LAYOUTS = {
     "one pixel": ((1, 1), {}),
     "pages": ((3, *SIDES), {"photometric": "minisblack"}),
     "one page of a row": ((1, 1, 33), {"photometric": "minisblack"}),
-    "OME": ((2, *SIDES), {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX", "UUID": f"urn:uuid:{UUID(int=1)}"}}),
+    "OME": ((2, *SIDES), {"photometric": "minisblack", "ome": True, "metadata": OME}),
     "RGB": ((*SIDES, 3), {"photometric": "rgb"}),
     "RGBA": ((*SIDES, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
     "planes": ((3, *SIDES), {"photometric": "rgb", "planarconfig": "separate"}),
