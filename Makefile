@@ -33,6 +33,15 @@ outputs: .venv/installed
 bench: .venv/installed
 	$(RUN)python tools/bench.py && .venv/bin/python tools/make_manifest.py
 
+# The long versions of the tests of survival, and their table on the status page.
+torture: .venv/installed
+	$(RUN)python tools/torture.py && .venv/bin/python tools/make_manifest.py
+
+# Known faults of the locked packages, and the licence of each; needs the network.
+audit: .venv/installed
+	.venv/bin/pip install -q pip-audit && .venv/bin/pip-audit -r constraints.txt --no-deps --disable-pip
+	.venv/bin/python tools/list_licences.py
+
 # Restamp badges and setup cells for a copy of the book at another address.
 fork: .venv/installed
 	.venv/bin/python tools/fork.py $(URL)
@@ -63,4 +72,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test lint serve colab outputs bench fork assignments grade slides lock clean
+.PHONY: book test lint serve colab outputs bench torture fork assignments grade slides lock audit clean

@@ -81,7 +81,7 @@ def read_case(case, files, contrasts, size, choose):
         read = [read_nifti(files[contrast]) for contrast in contrasts]
         volumes = [to_slices(volume) for volume, _ in read]
         brain = np.logical_or.reduce([volume != 0 for volume in volumes])
-        scales = [robust_scale(volume, brain) for volume in volumes]
+        scales = [_scale(files[contrast], volume, brain) for contrast, volume in zip(contrasts, volumes, strict=True)]
         segmentation = to_slices(read_nifti(files["seg"])[0]) if "seg" in files else None
     except ValueError as error:
         raise ValueError(f"case {case}: {error}") from error
@@ -107,6 +107,13 @@ def read_case(case, files, contrasts, size, choose):
         scales,
         files[contrasts[0]],
     )
+
+
+def _scale(path, volume, brain):
+    try:
+        return robust_scale(volume, brain)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 class BraTSSliceDataset(Dataset):

@@ -1,8 +1,8 @@
 """On disk: networks (safetensors, with sizes and choices as JSON), and unfinished training runs."""
 
+import contextlib
 import dataclasses
 import json
-import pickle
 from pathlib import Path
 
 import torch
@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from damm_lite import damm, fusion, schedules, unet
 from damm_lite.files import written_aside
 
+MAX_NUMBERS = 2**28  # more than twice the published network's
+SCHEDULE = "schedule.alphas_cumprod"
+FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError)
 NETWORKS = {cls.__name__: cls for cls in (damm.DAMMNet, unet.UNet)}
 PARTS = {
     cls.__name__: cls
@@ -37,67 +40,127 @@ def save_checkpoint(path, model, schedule, **about):
                 raise ValueError(f"{name}: expected one of {', '.join(PARTS)}, got {part.__name__}")
             arguments[name] = part.__name__
     description = {"network": type(model).__name__, "arguments": arguments, "about": about}
-    tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
-    tensors["schedule.alphas_cumprod"] = schedule.alphas_cumprod
-    with written_aside(path) as whole:
-        save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    _save(path, tensors | {SCHEDULE: schedule.alphas_cumprod}, description)
 
 
 def load_checkpoint(path):
     """(model in eval mode, schedule) from a file of `save_checkpoint`.
 
-    Nothing is unpickled. Raises FileNotFoundError, or ValueError naming the file and what is
-    wrong with it: not safetensors, no description, missing, unknown or misshapen tensors.
+    Nothing is unpickled, and nothing allocated before its size is known to be right. Raises
+    FileNotFoundError, or ValueError naming the file and what is wrong with it: not safetensors, no
+    description or an unknown one, tensors that are missing, unknown, misshapen, of another type or not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: expected a safetensors file, got: {error}") from error
-    try:
-        description = json.loads(metadata["damm_lite"])
-        arguments = {k: PARTS[v] if isinstance(v, str) else v for k, v in description["arguments"].items()}
-        arguments["config"] = unet.UNetConfig(**arguments["config"])
-        model = NETWORKS[description["network"]](**arguments)
-        schedule = schedules.NoiseSchedule(tensors.pop("schedule.alphas_cumprod"))
-        model.load_state_dict({key.removeprefix("model."): value for key, value in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected a checkpoint of damm_lite, got: {error!r}") from error
+    with _opened(path) as file:
+        try:
+            description = _description(file, {"network", "arguments", "about"})
+            arguments = {k: PARTS[v] if isinstance(v, str) else v for k, v in description["arguments"].items()}
+            arguments["config"] = unet.UNetConfig(**arguments["config"])
+            if not isinstance(arguments["objective"], type):
+                raise ValueError(f"objective: expected one of {', '.join(PARTS)}, got {arguments['objective']!r}")
+            network = NETWORKS[description["network"]]
+            with torch.device("meta"):  # sizes alone
+                wanted = {f"model.{key}": value for key, value in network(**arguments).state_dict().items()}
+                wanted[SCHEDULE] = torch.empty(file.get_slice(SCHEDULE).get_shape())
+            if (numbers := sum(tensor.numel() for tensor in wanted.values())) > MAX_NUMBERS:
+                raise ValueError(f"expected a network of at most {MAX_NUMBERS} numbers, got {numbers}")
+            tensors = _tensors(file, wanted)
+            schedule, model = schedules.NoiseSchedule(tensors.pop(SCHEDULE)), network(**arguments)
+            model.load_state_dict({key.removeprefix("model."): value for key, value in tensors.items()})
+        except FAULTS as error:
+            raise ValueError(f"{path}: expected a checkpoint of damm_lite, got: {error!r}") from error
     return model.eval(), schedule
 
 
 def save_state(path, step):
     """Write all that training needs to go on after `step` (a `Step`), whole or not at all."""
-    state = dict(
-        step=step.step,
-        config=dataclasses.asdict(step.config),
-        model=step.model.state_dict(),
-        ema=step.ema.state_dict(),
-        optimizer=step.optimizer.state_dict(),
-    )
-    with written_aside(path) as whole:
-        torch.save(state, whole)
+    tensors = _state(step.model, step.ema)
+    for i, moments in step.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+    description = {"step": step.step, "config": dataclasses.asdict(step.config)}
+    _save(path, tensors, description)
 
 
 def load_state(path, model, ema, optimizer, config):
     """Put a state of `save_state` back, in place; returns the number of steps done.
 
-    Only tensors and numbers are unpickled. Raises FileNotFoundError, or ValueError naming the
-    file where it is not such a state, or of a run with another `TrainConfig`, network or objective.
+    `optimizer` is a fresh AdamW of `model`. Nothing is unpickled. Raises FileNotFoundError, or ValueError naming
+    the file where it is not such a state, or of a run with another `TrainConfig`, network or objective.
     """
+    with _opened(path) as file:
+        try:
+            description = _description(file, {"step", "config"})
+            if description["config"] != dataclasses.asdict(config):
+                raise ValueError(f"expected a run of {config}, found one of {description['config']}")
+            step = description["step"]
+            if type(step) is not int or not 0 <= step <= config.num_steps:
+                raise ValueError(f"expected a step in 0..{config.num_steps}, got {step!r}")
+            wanted, moments, names = _state(model, ema.module), {}, set(file.keys())
+            for i, parameter in enumerate(model.parameters()):  # those that the objective reaches have moments
+                like = {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
+                if f"optimizer.{i}.step" in names:
+                    wanted |= {f"optimizer.{i}.{name}": value for name, value in like.items()}
+                    moments[i] = like
+            tensors = _tensors(file, wanted)
+        except FAULTS as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: not a state that this run can go on from: {reason}") from error
+    model.load_state_dict({key: tensors[f"model.{key}"] for key in model.state_dict()})
+    ema.module.load_state_dict({key: tensors[f"ema.{key}"] for key in ema.module.state_dict()})
+    ema.n_averaged.fill_(step)
+    moments = {i: {name: tensors[f"optimizer.{i}.{name}"] for name in like} for i, like in moments.items()}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    return step
+
+
+def _state(model, ema):
+    """{name: tensor} of a network and its average."""
+    parts = {"model": model, "ema": ema}
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+
+def _save(path, tensors, description):
+    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    with written_aside(path) as whole:
+        try:
+            save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})
+        except SafetensorError as error:  # a full disk, for example
+            raise OSError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """A file of safetensors, of which only the header is read so far."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["config"] != dataclasses.asdict(config):
-            raise ValueError(f"expected a run of {config}, found one of {state['config']}")
-        model.load_state_dict(state["model"])
-        ema.module.load_state_dict(state["ema"])
-        ema.n_averaged.fill_(state["step"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: not a state that this run can go on from: {reason}") from error
-    return state["step"]
+        file = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a safetensors file, got: {error}") from error
+    with file:
+        yield file
+
+
+def _description(file, entries):
+    """What the package wrote about a file, a dict with exactly these entries."""
+    description = json.loads((file.metadata() or {})["damm_lite"])
+    if not isinstance(description, dict) or description.keys() != entries:
+        found = ", ".join(description) if isinstance(description, dict) else type(description).__name__
+        raise ValueError(f"expected a description with {', '.join(sorted(entries))}, found {found[:200]}")
+    return description
+
+
+def _tensors(file, wanted):
+    """The tensors of a file, checked against {name: a tensor of its shape and type} before they are read."""
+    names = set(file.keys())
+    if names != wanted.keys():
+        missing, unknown = (", ".join(sorted(part)[:9]) for part in (wanted.keys() - names, names - wanted.keys()))
+        raise ValueError(f"missing tensors: {missing or 'none'}; unknown ones: {unknown or 'none'}")
+    for name, like in wanted.items():
+        if (shape := tuple(file.get_slice(name).get_shape())) != like.shape:
+            raise ValueError(f"{name}: expected shape {tuple(like.shape)}, got {shape}")
+    tensors = {name: file.get_tensor(name) for name in wanted}
+    for name, tensor in tensors.items():
+        if tensor.dtype != wanted[name].dtype or not torch.isfinite(tensor).all():
+            raise ValueError(f"{name}: expected finite {wanted[name].dtype}, got {tensor.dtype} or NaN or infinity")
+    return tensors

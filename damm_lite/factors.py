@@ -5,7 +5,7 @@ is otherwise the book's own. Levels that differ only in use share one training, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, partial
 
 import pandas as pd
@@ -54,6 +54,15 @@ class Budget:
     steps: int = 400
     batch_size: int = 8
     test_patches: int = 96
+
+    def __post_init__(self):
+        UNetConfig(widths=self.widths)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if any(type(n) is not int or n < 1 for n in (value if field.name == "widths" else [value])):
+                raise ValueError(f"{field.name}: expected whole numbers from 1 up, got {value!r}")
+        if self.size % 4:
+            raise ValueError(f"size: expected a multiple of 4 pixels, got {self.size}")
 
 
 COMMON = Network(divergent=0.5)  # as many in training as in the field

@@ -1,5 +1,8 @@
 """Real fluorescence images: TIFF files as patches of target, primary and secondary stain."""
 
+import math
+import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,8 @@ import tifffile
 import torch
 from torch.utils.data import Dataset
 
-MAX_PIXELS = 2**28  # all channels together; far above any field of view, far below a header bomb
+MAX_PIXELS = 2**26  # all channels together: 8192 x 8192; larger ones are for `predict_slide`
+GREY_OR_COLOUR = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 
 
 def read_tiff(path):
@@ -23,16 +27,20 @@ def read_tiff(path):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:  # an OME header may name other files: not read
+            _check_pages(tiff)
             series = tiff.series[0]
             shape, axes = series.shape, series.axes
             if not 0 < np.prod(shape, dtype=float) <= MAX_PIXELS:
                 raise ValueError(f"expected between 1 and {MAX_PIXELS} values, got shape {shape}")
+            if tiff.shaped_metadata and np.prod(tiff.shaped_metadata[0]["shape"], dtype=float) > np.prod(shape):
+                raise ValueError(f"expected shape {tiff.shaped_metadata[0]['shape']} as its header says, got {shape}")
             pixels = series.asarray()
     except Exception as error:  # a broken file can fail anywhere inside the decoder
         raise ValueError(f"{path}: expected a whole TIFF image, got: {error}") from error
 
-    pixels = pixels.squeeze()
+    alone = tuple(i for i, (n, axis) in enumerate(zip(shape, axes, strict=True)) if n == 1 and axis not in "YX")
+    pixels = pixels.squeeze(alone)
     if axes.endswith("S") and pixels.ndim == 3:  # RGB(A) samples come last
         pixels = np.moveaxis(pixels, -1, 0)
     if pixels.ndim not in (2, 3):
@@ -40,13 +48,41 @@ def read_tiff(path):
     return unit_range(path, pixels)
 
 
+def _check_pages(tiff):
+    """Raise ValueError where headers and bytes do not agree: tifffile would mend that and read another image."""
+    size, pages = tiff.filehandle.size, list(tiff.pages)
+    tiff.filehandle.seek(tiff.pages.next_page_offset)
+    (following,) = struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))
+    if following:
+        raise ValueError(f"expected {len(pages)} pages as found, got one more, broken or seen before")
+    for page in pages:
+        if page.photometric not in GREY_OR_COLOUR and page.bitspersample > 1:  # masks are as they are
+            raise ValueError(f"expected grey values, black as 0, or RGB; got {page.photometric}")
+        if page.bitspersample not in (1, 8 * page.dtype.itemsize):
+            raise ValueError(f"expected pixels of 1, 8, 16, 32 or 64 bits, got {page.bitspersample}")
+        if not page.databytecounts or not all(page.databytecounts):
+            raise ValueError("expected all strips or tiles, got some of no bytes")
+        if any(start + n > size for start, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
+            raise ValueError(f"expected pixels within its {size} bytes, got some beyond")
+        unpacked, packed = np.prod(page.chunks, dtype=float) * page.dtype.itemsize, max(page.databytecounts)
+        if unpacked > 8 * MAX_PIXELS or (page.compression != 1 and packed > 2 * unpacked + 1024):
+            raise ValueError(f"expected strips or tiles of {unpacked:g} bytes, got one of {packed} that is packed")
+    for header in (tiff.ome_metadata or "").split("<Pixels")[1:]:
+        sizes = re.findall(r'Size[ZCT]="(\d+)"', header.partition(">")[0])
+        planes = sum(page.samplesperpixel for page in pages)
+        if math.prod(map(int, sizes)) > planes:
+            raise ValueError(f"expected {' x '.join(sizes)} planes as its OME header says, got {planes}")
+
+
 def unit_range(path, pixels):
     """Pixels of any shape as float32 in [0, 1], in the sense and with the errors of `read_tiff`."""
     if pixels.dtype.kind not in "buif":
         raise ValueError(f"{path}: expected integer or real pixels, got {pixels.dtype}")
     largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1
-    image = (pixels / np.float64(largest)).astype(np.float32)
-    if not np.isfinite(image).all():
+    image = np.empty(pixels.shape, np.float32)  # divided piece by piece, for float64 would take twice the memory
+    with np.errstate(over="ignore"):
+        np.divide(pixels, np.float64(largest), out=image, dtype=np.float64, casting="unsafe")
+    if not np.isfinite([image.min(), image.max()]).all():
         raise ValueError(f"{path}: expected finite pixels, got NaN or infinity")
     if image.min() < 0 or image.max() > 1:
         raise ValueError(

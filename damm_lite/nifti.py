@@ -1,7 +1,6 @@
 """Volumes on disk: NIfTI files, read in one orientation and written back in that of their source."""
 
 import gzip
-import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +8,10 @@ import numpy as np
 
 from damm_lite.files import written_aside
 
-MAX_VOXELS = 2**28  # far above any head, far below a header bomb
+MAX_VOXELS = 2**26  # far above any head, far below a header bomb
+MAX_HEADER = 2**24  # bytes, with extensions
+SLACK = 2**16  # bytes that may follow the voxels
+ZOOMS = (0.01, 100.0)  # mm: the sides that a voxel may have
 MADE_HERE = b"damm_lite prediction"  # stands in the header of every file written, and allows to replace it
 
 
@@ -24,9 +26,14 @@ def read_nifti(path):
     try:
         whole = image
         if path.suffix.lower() == ".gz":  # to the very end, where the checksum is; nibabel stops before
-            whole = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+            most = image.dataobj.offset + image.get_data_dtype().itemsize * int(np.prod(image.shape)) + SLACK
+            with gzip.open(path) as file:
+                unpacked = file.read(most + 1)
+            if len(unpacked) > most:
+                raise ValueError(f"expected at most {most} bytes, as its header says, once unpacked")
+            whole = type(image).from_bytes(unpacked)
         volume = np.asanyarray(nib.as_closest_canonical(whole).dataobj)
-    except (EOFError, OSError, ValueError, zlib.error) as error:
+    except Exception as error:  # a broken file can fail anywhere inside the reader
         raise ValueError(f"{path}: expected a whole NIfTI file, got: {error}") from error
     if volume.dtype.kind == "f" and not np.isfinite(volume).all():
         raise ValueError(f"{path}: expected finite voxels, got NaN or infinity")
@@ -39,13 +46,26 @@ def read_header(path):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        with nib.openers.ImageOpener(path) as file:
+            start = file.read(nib.Nifti2Header.sizeof_hdr)
+        kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
+        voxels_from = kind(start[: kind.sizeof_hdr], check=False)["vox_offset"]
+        if not 0 <= voxels_from <= MAX_HEADER:  # all before them is read at once
+            raise ValueError(f"expected voxels after at most {MAX_HEADER} bytes, got {voxels_from}")
         image = nib.load(path)
     except Exception as error:  # a broken header can fail anywhere inside the reader
         raise ValueError(f"{path}: expected a NIfTI file, got: {error}") from error
     if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is one, too
         raise ValueError(f"{path}: expected a NIfTI file, got {type(image).__name__}")
-    if len(image.shape) != 3 or not 0 < np.prod(image.shape, dtype=float) <= MAX_VOXELS:
+    if len(image.shape) != 3 or min(image.shape) < 1 or np.prod(image.shape, dtype=float) > MAX_VOXELS:
         raise ValueError(f"{path}: expected a 3-D volume of at most {MAX_VOXELS} voxels, got shape {image.shape}")
+    if image.get_data_dtype().kind not in "uif":
+        raise ValueError(f"{path}: expected integer or real voxels, got {image.get_data_dtype()}")
+    zooms = nib.affines.voxel_sizes(image.affine)
+    if not ((zooms >= ZOOMS[0]) & (zooms <= ZOOMS[1])).all():
+        raise ValueError(f"{path}: expected voxels with sides of {ZOOMS[0]:g} to {ZOOMS[1]:g} mm, got {zooms.tolist()}")
+    if not np.isfinite(image.affine).all() or np.isnan(nib.io_orientation(image.affine)).any():
+        raise ValueError(f"{path}: expected an affine that turns, shifts and scales, got {image.affine.tolist()}")
     return image
 
 

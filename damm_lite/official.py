@@ -69,7 +69,7 @@ def load_official_state_dict(state_dict):
 
     Widths, channels and the time embedding's width are read off the shapes; a leading
     "noise_estimator." is accepted. Keys that the network does not use are logged.
-    Raises KeyError naming every missing key, ValueError naming a tensor of the wrong shape.
+    Raises KeyError naming every missing key, ValueError naming a tensor of the wrong shape or type, or not finite.
     """
     theirs = {key.removeprefix("noise_estimator."): value for key, value in state_dict.items()}
     sizing = [
@@ -79,21 +79,31 @@ def load_official_state_dict(state_dict):
         "time_embedder.time_emb.3.weight",
     ] + [f"in_blocks.{i}.0.block_seq.0.basic_block.conv.weight" for i in (0, 3, 6)]
     _require(theirs, sizing)
+    for key in sizing:
+        if theirs[key].ndim != (2 if key.startswith("time") else 4):
+            raise ValueError(f"{key}: expected the weight of a layer, got shape {tuple(theirs[key].shape)}")
     uni_in, multi_in, out, time, *blocks = (theirs[key].shape for key in sizing)
     widths = (multi_in[0], *(block[0] for block in blocks))
     config = UNetConfig(uni_in[1], out[0], widths, time[0])
-    model = DAMMNet(config, confidence=QueryConfidence, secondary_channels=multi_in[1] - out[0])
+    if multi_in[1] <= out[0]:
+        raise ValueError(f"{sizing[1]}: expected more channels than the {out[0]} of the output, got {multi_in[1]}")
+    arguments = dict(confidence=QueryConfidence, secondary_channels=multi_in[1] - out[0])
+    with torch.device("meta"):  # sizes alone: nothing is allocated before all of them fit
+        model = DAMMNet(config, **arguments)
 
     wanted = official_names(model)
     _require(theirs, wanted.values())
 
     ours = {}
     for key, value in model.state_dict().items():
-        given = theirs[wanted[key]]
+        given = torch.as_tensor(theirs[wanted[key]])
         # The release keeps some 1x1 convolutions as linear layers: same numbers, fewer axes.
         if _squeezed(given.shape) != _squeezed(value.shape):
             raise ValueError(f"{wanted[key]}: expected shape {tuple(value.shape)}, got {tuple(given.shape)}")
-        ours[key] = torch.as_tensor(given).reshape(value.shape)
+        if given.is_floating_point() != value.is_floating_point() or not torch.isfinite(given).all():
+            raise ValueError(f"{wanted[key]}: expected finite {value.dtype}, got {given.dtype} or NaN or infinity")
+        ours[key] = given.reshape(value.shape)
+    model = DAMMNet(config, **arguments)
     model.load_state_dict(ours)
 
     unused = sorted(set(theirs) - set(wanted.values()))

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from damm_lite.checkpoint import load_checkpoint, save_checkpoint, save_state
-from damm_lite.files import written_aside
+from damm_lite.files import remove_left_aside, written_aside
 from damm_lite.train import TrainConfig, train
 
 MODEL = "model.safetensors"
@@ -34,14 +35,22 @@ def fit(model, schedule, dataset, config=None, objective=None, *, folder, accele
     Call it again with the same arguments after an interruption at any moment, and it goes on from
     the last save; on the CPU the result is equal to the bit. At the end `folder` holds
     `model.safetensors`, and calling it once more yields that result. `config` defaults to `TrainConfig()`.
+    Raises OSError, before the first step, where nothing can be written to `folder`, and FloatingPointError
+    when the loss is not finite, which names the last good state.
     """
     config, accelerator, folder = config or TrainConfig(), accelerator or Accelerator(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state, log = folder / "state.pt", folder / "losses.txt"
+    with tempfile.TemporaryFile(dir=folder) as trial:  # not only after minutes of training
+        trial.write(bytes(1))
+    state, log = folder / "state.safetensors", folder / "losses.txt"
+    if accelerator.is_main_process:
+        for name in (MODEL, state.name, log.name):
+            remove_left_aside(folder / name)
     resume = state if state.is_file() else None
     logged = np.loadtxt(log, ndmin=1).tolist() if resume else []
     losses, first, saved, start = [], None, time.monotonic(), time.monotonic()
-    for step in train(model, schedule, dataset, config, objective, accelerator=accelerator, resume=resume):
+    steps = train(model, schedule, dataset, config, objective, accelerator=accelerator, resume=resume)
+    for step in _naming_last_good(state, steps):
         if first is None:
             first, losses = step.step - 1, logged[: step.step - 1]
         losses.append(step.loss)
@@ -63,6 +72,15 @@ def fit(model, schedule, dataset, config=None, objective=None, *, folder, accele
         ema, _ = load_checkpoint(folder / MODEL)
         memory = peak_memory(accelerator.device)
         yield Progress(config.num_steps, logged, ema.to(accelerator.device), 0.0, 0.0, memory)
+
+
+def _naming_last_good(state, steps):
+    """`steps`, whose FloatingPointError also says where the last good state is kept."""
+    try:
+        yield from steps
+    except FloatingPointError as error:
+        kept = f"the last good state is {state}" if state.is_file() else "no state had been saved yet"
+        raise FloatingPointError(f"{error}; {kept}") from error
 
 
 def peak_memory(device):

@@ -22,7 +22,7 @@ class NoiseSchedule:
 
     def __post_init__(self):
         a = self.alphas_cumprod
-        if a.ndim != 1 or not ((a > 0) & (a < 1)).all() or not (a[1:] < a[:-1]).all():
+        if a.ndim != 1 or not len(a) or not ((a > 0) & (a < 1)).all() or not (a[1:] < a[:-1]).all():
             raise ValueError("alphas_cumprod: expected a 1-D tensor that falls strictly inside (0, 1)")
 
     def __len__(self):

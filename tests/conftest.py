@@ -8,6 +8,16 @@ import torch
 SHARED = Path(os.environ.get("DAMM_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--torture", action="store_true", help="the long version of the tests that are marked so")
+
+
+@pytest.fixture
+def torture(request):
+    """Whether the long version of a test is asked for; its result then goes into the table of the status page."""
+    return request.config.getoption("torture")
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder with reference numbers and real images, which the repository cannot hold."""

@@ -1,7 +1,9 @@
 """A run that is killed and started again ends as if nothing had happened."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from damm_lite.checkpoint import load_checkpoint
 from damm_lite.damm import DAMMNet
 from damm_lite.run import fit
 from damm_lite.schedules import scaled_linear_schedule
-from damm_lite.train import TrainConfig
+from damm_lite.train import TrainConfig, damm_objective
 from damm_lite.tumours import SyntheticTumours
 from damm_lite.unet import UNetConfig
 
@@ -28,54 +31,147 @@ import damm_lite as dl
 torch.manual_seed(0)
 model = dl.DAMMNet(dl.UNetConfig(2, 1, (16, 16, 16, 16), 16), objective=dl.PredictsImage)
 patches = list(dl.SyntheticTumours(12, 16, seed=0))
-config = dl.TrainConfig(num_steps=24, batch_size=4)
-for progress in dl.fit(model, dl.scaled_linear_schedule(), patches, config, folder=sys.argv[1], save_seconds=0.3):
+config = dl.TrainConfig(num_steps=int(sys.argv[2]), batch_size=4)
+for progress in dl.fit(model, dl.scaled_linear_schedule(), patches, config, folder=sys.argv[1], save_seconds=0.1):
     print(progress.step, flush=True)
-assert len(progress.losses) == 24 and progress.minutes_left == 0 and progress.peak_memory > 0.05, progress
+assert len(progress.losses) == config.num_steps and progress.minutes_left == 0 and progress.peak_memory > 0.05, progress
 """
 
 
-def start(script, folder):
+def start(folder, num_steps, before=()):
+    """Train for so many steps into `folder`, in a process of its own behind the command `before`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(
-        [sys.executable, script, folder], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [*before, sys.executable, "-c", SCRIPT, str(folder), str(num_steps)]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT)
-    whole = start(script, tmp_path / "whole")
-    _, errors = whole.communicate(timeout=300)
-    assert whole.returncode == 0, errors
+def finish(process):
+    """What it printed last; fails where it failed."""
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return printed.split()[-1]
 
-    kills, moments = 0, random.Random(0)
-    while True:
-        process = start(script, tmp_path / "killed")
-        if kills == 2:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-            break
-        assert not (tmp_path / "killed" / "model.safetensors").exists(), "no kill came in time"
-        process.stdout.readline()  # at least one step in
-        time.sleep(moments.uniform(0.3, 1.5))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
 
-    again = start(script, tmp_path / "killed")
-    assert again.communicate(timeout=300)[0].split() == ["24"]
-    (ours, _), (expected, _) = (load_checkpoint(tmp_path / run / "model.safetensors") for run in ("killed", "whole"))
-    for key, value in expected.state_dict().items():
+def step_of(state):
+    """After which step a state was saved; raises where it is not whole."""
+    with safe_open(state, framework="pt") as file:
+        return json.loads(file.metadata()["damm_lite"])["step"]
+
+
+def assert_equal_runs(folder, expected):
+    (ours, _), (reference, _) = (load_checkpoint(run / "model.safetensors") for run in (folder, expected))
+    for key, value in reference.state_dict().items():
         assert torch.equal(ours.state_dict()[key], value), key
-    losses = [np.loadtxt(tmp_path / run / "losses.txt") for run in ("killed", "whole")]
-    assert np.array_equal(*losses) and len(losses[0]) == 24
+    losses = [np.loadtxt(run / "losses.txt") for run in (folder, expected)]
+    assert np.array_equal(*losses) and len(losses[0]) > 0
 
 
-def test_a_log_cut_short_by_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
-    torch.manual_seed(0)
+@pytest.mark.torture
+def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, torture, record_property):
+    """Every second kill falls into the writing of a state."""
+    kills, steps = (20, 240) if torture else (2, 32)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert finish(start(whole, steps)) == str(steps)
+    moments, in_writing = random.Random(0), 0
+    for kill in range(kills):
+        process = start(killed, steps)
+        process.stdout.readline()  # at least one step in
+        if kill % 2:
+            time.sleep(moments.uniform(0, 0.3))
+        else:
+            while not list(killed.glob(".state.safetensors-*/*")) and process.poll() is None:
+                time.sleep(0.0002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "no kill came in time"
+        in_writing += bool(list(killed.glob(".state.safetensors-*/*")))
+        if (killed / "state.safetensors").exists():
+            assert step_of(killed / "state.safetensors") <= steps
+    assert in_writing and finish(start(killed, steps)) == str(steps)
+    assert finish(start(killed, steps)) == str(steps)  # complete: nothing is done again
+    assert_equal_runs(killed, whole)
+    assert {path.name for path in killed.iterdir()} == {"state.safetensors", "losses.txt", "model.safetensors"}
+    record_property("tried", f"{kills} kills of a training, {in_writing} of them while it wrote")
+    record_property("result", "every state whole, result equal to the bit")
+
+
+IN_SMALL_DISK = """
+import pathlib, subprocess, sys
+ballast, disk = pathlib.Path("/disk/ballast"), pathlib.Path("/disk")
+train = [sys.executable, "-c", sys.argv[1], "/disk/run", "32"]
+first = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+while not (disk / "run" / "state.safetensors").exists():
+    assert first.poll() is None, first.stderr.read()
+with open(ballast, "wb", buffering=0) as file:  # the disk fills up
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+_, errors = first.communicate()
+assert first.returncode and "OSError: /disk/run/" in errors and "could not be written" in errors, errors
+ballast.unlink()
+subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
+for name in ("model.safetensors", "losses.txt"):
+    (pathlib.Path(sys.argv[2]) / name).write_bytes((disk / "run" / name).read_bytes())
+"""
+
+
+@pytest.fixture
+def sandbox():
+    """bubblewrap's command for this machine as it is; more arguments may follow."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    return ["bwrap", "--dev-bind", "/", "/"]
+
+
+def test_a_full_disk_leaves_a_state_to_go_on_from(tmp_path, sandbox):
+    whole, rescued = tmp_path / "whole", tmp_path / "rescued"
+    rescued.mkdir()
+    assert finish(start(whole, 32)) == "32"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    disk = [*sandbox, "--size", str(40 * 2**20), "--tmpfs", "/disk"]
+    command = [*disk, sys.executable, "-c", IN_SMALL_DISK, SCRIPT, str(rescued)]
+    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(rescued, whole)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path, sandbox):
+    process = start(tmp_path, 4, before=[*sandbox, "--ro-bind", str(tmp_path), str(tmp_path)])
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode and not printed
+    assert "Read-only file system" in errors.splitlines()[-1] and str(tmp_path) in errors.splitlines()[-1]
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path, training):
+    steps = iter(range(1, 10))
+
+    def breaks_at_three(model, batch):
+        return damm_objective(model, batch) * (float("nan") if next(steps) == 3 else 1)
+
+    with pytest.raises(
+        FloatingPointError, match=r"nan at step 3 of seed 0; the last good state is .*state\.safetensors"
+    ):
+        list(fit(*training, breaks_at_three, folder=tmp_path, save_seconds=0.0))
+    assert step_of(tmp_path / "state.safetensors") == 2
+    with pytest.raises(FloatingPointError, match="nan at step 1 of seed 0; no state had been saved yet"):
+        list(fit(*training, lambda model, batch: breaks_now(model), folder=tmp_path / "new"))
+
+
+def breaks_now(model):
+    return sum(parameter.sum() for parameter in model.parameters()) * float("nan")
+
+
+@pytest.fixture
+def training():
+    """A network, schedule, patches and settings for three small steps."""
     model = DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16))
-    patches, config = list(SyntheticTumours(4, 16, seed=0)), TrainConfig(num_steps=3, batch_size=2)
-    run = fit(model, scaled_linear_schedule(), patches, config, folder=tmp_path, save_seconds=0.0)
+    patches = list(SyntheticTumours(4, 16, seed=0))
+    return model, scaled_linear_schedule(), patches, TrainConfig(num_steps=3, batch_size=2)
+
+
+def test_a_log_cut_short_by_a_full_disk_leaves_the_old_one(tmp_path, training, monkeypatch):
+    run = fit(*training, folder=tmp_path, save_seconds=0.0)
     next(run)
     before = (tmp_path / "losses.txt").read_text()
 

@@ -69,7 +69,7 @@ def test_a_resumed_run_is_equal_to_the_bit(patches, tmp_path, stop):
     with pytest.raises(ValueError, match="run.pt: not a state"):
         next(train(UNet(SMALL), SCHEDULE, patches, config, resume=tmp_path / "run.pt"))
     (tmp_path / "run.pt").write_bytes((tmp_path / "run.pt").read_bytes()[:1000])
-    with pytest.raises(ValueError, match="run.pt: not a state"):
+    with pytest.raises(ValueError, match="run.pt: expected a safetensors file"):
         next(train(DAMMNet(SMALL), SCHEDULE, patches, config, resume=tmp_path / "run.pt"))
 
 
