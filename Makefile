@@ -37,6 +37,11 @@ bench: .venv/installed
 torture: .venv/installed
 	$(RUN)python tools/torture.py && .venv/bin/python tools/make_manifest.py
 
+# Small faults put into the method's files, to see whether a test notices; ten minutes.
+mutants: .venv/installed
+	.venv/bin/pip install -q -c constraints.txt mutmut
+	$(RUN)python tools/mutants.py && .venv/bin/python tools/make_manifest.py
+
 # Known faults of the locked packages, and the licence of each; needs the network.
 audit: .venv/installed
 	.venv/bin/pip install -q pip-audit && .venv/bin/pip-audit -r constraints.txt --no-deps --disable-pip
@@ -72,4 +77,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test lint serve colab outputs bench torture fork assignments grade slides lock audit clean
+.PHONY: book test lint serve colab outputs bench torture mutants fork assignments grade slides lock audit clean

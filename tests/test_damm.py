@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from damm_lite.damm import DAMMNet
-from damm_lite.fusion import MMFM, UAFM, Addition, Concatenation, JointConfidence, QueryConfidence
+from damm_lite.fusion import (
+    MMFM,
+    UAFM,
+    Addition,
+    Concatenation,
+    JointConfidence,
+    PlainAttention,
+    QueryConfidence,
+    SqueezeExcitation,
+)
 from damm_lite.unet import Backbone, UNet, UNetConfig
 
 
@@ -62,6 +71,43 @@ def test_who_sees_what():
         assert torch.equal(out.confidence, other.confidence) != sees
 
 
+def test_the_encoders_without_the_second_image():
+    xt, t, primary, secondary = inputs()
+    model = tiny()
+    both, alone = model.encode(xt, t, primary, secondary), model.encode_uni(xt, t, primary)
+    assert torch.equal(model.decode_uni(alone), model.decode_uni(both)) and alone.multi == []
+    assert alone.confidence_map.shape == (4, 1, 4, 6) and (alone.confidence_map == 0).all()
+
+
+def test_the_confidence_is_asked_of_the_last_of_both_encoders():
+    model = tiny()
+    encoded = model.encode(*inputs())
+    a, last, before = (model.uafm.norm(x) for x in (encoded.uni[-1], encoded.multi[-1], encoded.multi[-2]))
+    assert torch.equal(encoded.confidence_map, model.uafm.confidence(a, last))
+    assert not torch.equal(encoded.confidence_map, model.uafm.confidence(a, before))
+
+
+def test_selected_samples_are_those_samples():
+    args, rows = inputs(), torch.tensor([True, False, True, False])
+    model = tiny()
+    some, chosen = model.encode(*args).select(rows), model.encode(*(x[rows] for x in args))
+    torch.testing.assert_close(some.confidence, chosen.confidence)
+    torch.testing.assert_close(model.decode_multi(some), model.decode_multi(chosen), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.decode_uni(some), model.decode_uni(chosen), rtol=1e-4, atol=1e-5)
+
+
+def test_plain_attention_is_attention_whatever_the_confidence():
+    plain = randomised(PlainAttention(32, JointConfidence))
+    a, m = torch.randn(2, 32, 3, 5), torch.randn(2, 32, 3, 5)
+    uafm = UAFM(32, JointConfidence).eval()
+    uafm.load_state_dict(plain.state_dict())
+    assert torch.equal(plain(a, m, torch.rand(2, 1, 3, 5)), uafm(a, m, torch.ones(2, 1, 3, 5)))
+
+
+def test_gates_have_no_bias():
+    assert [name for name, _ in SqueezeExcitation(16, 4).named_parameters() if "bias" in name] == []
+
+
 def test_scaled_keys_are_scaled_logits():
     uafm = randomised(UAFM(32, QueryConfidence))
     a, m = torch.randn(2, 32, 3, 5), torch.randn(2, 32, 3, 5)
@@ -104,14 +150,18 @@ def test_addition_and_concatenation_are_what_they_say():
     weight, bias = merge.merge[0].weight[:, :, 0, 0], merge.merge[0].bias
     expected = torch.einsum("oc,bchw->bohw", weight, torch.cat([a, d], 1)) + bias[:, None, None]
     torch.testing.assert_close(merge(a, d), expected / (1 + 1e-5) ** 0.5, rtol=1e-4, atol=1e-5)
+    merge.train()
+    assert (merge(a + 3, d).mean(dim=(0, 2, 3)).abs() < 1e-5).all(), "normalised over the batch"
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(xt=torch.zeros(2, 1, 18, 16)), "xt.*multiples of 4.*18 x 16"),
+        (dict(xt=torch.zeros(2, 1, 18, 16)), "^xt: .*multiples of 4.*18 x 16"),
         (dict(primary=torch.zeros(2, 3, 16, 16)), r"primary: expected shape \(B, 1, H, W\), got \(2, 3, 16, 16\)"),
         (dict(secondary=torch.zeros(2, 16, 16)), r"secondary: expected shape .*got \(2, 16, 16\)"),
+        (dict(primary=torch.zeros(3, 1, 16, 16)), "primary: expected a batch of 2, got 3"),
+        (dict(secondary=torch.zeros(2, 1, 16, 20)), "secondary: expected 16 x 16, got 16 x 20"),
     ],
 )
 def test_bad_inputs_are_named(change, message):

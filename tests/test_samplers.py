@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from conftest import relative_error
-from damm_lite.samplers import ddim_sampler, ddim_step, ddpm_sampler, dpm_sampler, log_snr_grid, timestep_grid
+from damm_lite.samplers import (
+    ddim_sampler,
+    ddim_step,
+    ddpm_sampler,
+    dpm_sampler,
+    log_snr_grid,
+    posterior,
+    timestep_grid,
+)
 from damm_lite.schedules import scaled_linear_schedule
 
 SCHEDULE = scaled_linear_schedule()
@@ -137,14 +145,51 @@ def test_ddpm_reproduces_mean_and_covariance():
     assert torch.corrcoef(x0.T)[0, 1].abs() < 0.03
 
 
-def test_callback_sees_every_step_and_seeds_repeat():
+SAMPLERS = {ddpm_sampler: 1000, ddim_sampler: 20, dpm_sampler: 10}  # and how many steps each takes, if none are named
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_each_step_is_shown_and_nothing_changes_its_type(sampler):
     noise, seen = torch.randn(2, 3), []
-    ddim_sampler(denoiser, SCHEDULE, noise, 6, callback=lambda t, xt, x0: seen.append((t, xt.shape, x0.shape)))
-    assert [t for t, *_ in seen] == timestep_grid(SCHEDULE, 6)
+    x0 = sampler(denoiser, SCHEDULE, noise, callback=lambda t, xt, x0: seen.append((t, xt, x0)))
+    assert len(seen) == SAMPLERS[sampler] and [seen[0][0], seen[-1][0]] == [999, 0]
+    assert torch.equal(seen[0][1], noise) and torch.equal(seen[-1][2], x0)
+    for t, xt, estimate in seen[:20]:
+        steps = torch.full((2,), t)
+        assert torch.equal(estimate, SCHEDULE.predict_x0(xt, denoiser(xt, steps), steps))
+        assert xt.dtype == estimate.dtype == torch.float32 and xt.shape == estimate.shape == noise.shape
+
+
+def test_noise_is_drawn_by_the_generator_and_only_where_it_is_used():
+    noise = torch.randn(2, 3)
+    before = torch.get_rng_state()
+    plain = ddim_sampler(denoiser, SCHEDULE, noise, 6)
+    same = ddim_step(SCHEDULE, noise, noise, torch.tensor([500, 400]), torch.tensor([100, 50]))
     runs = [
-        ddim_sampler(denoiser, SCHEDULE, noise, 6, eta=1.0, generator=torch.Generator().manual_seed(1)) for _ in "ab"
+        ddim_sampler(denoiser, SCHEDULE, noise, 6, eta=1.0, generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
     ]
-    assert torch.equal(*runs)
+    assert torch.equal(torch.get_rng_state(), before), "nothing came from the common generator"
+    assert torch.equal(*runs[:2]) and not torch.equal(*runs[1:]) and not torch.equal(runs[0], plain)
+    a = SCHEDULE.at(torch.tensor([100, 50]), noise)
+    torch.testing.assert_close(same, ((a.sqrt() + (1 - a).sqrt()) * noise).float())  # eq. 12 at sigma = 0
+
+
+def test_posterior_keeps_the_type():
+    mean, variance = posterior(SCHEDULE, torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0, 700]))
+    assert mean.dtype == variance.dtype == torch.float32
+
+
+def test_grids_are_spread_from_the_noisiest_step_to_the_first():
+    assert timestep_grid(SCHEDULE, 1) == [999] and timestep_grid(SCHEDULE, 2) == [999, 0]
+    assert timestep_grid(SCHEDULE, 1000) == list(range(999, -1, -1))
+    assert timestep_grid(SCHEDULE, 4) == [999, 666, 333, 0]
+    a = SCHEDULE.alphas_cumprod.double()
+    snr = torch.log(a / (1 - a))
+    grid = log_snr_grid(SCHEDULE, 5)
+    assert grid[0] == 999 and grid[-1] == 0
+    distance = (snr[grid].diff() - (snr[0] - snr[-1]) / 4).abs()
+    assert (distance < 2 * snr.diff().abs().max()).all(), "evenly, up to rounding to whole steps"
 
 
 @pytest.mark.parametrize("num_steps", [0, 1001])

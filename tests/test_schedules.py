@@ -20,16 +20,24 @@ from damm_lite.schedules import (
 @pytest.mark.parametrize(
     "ours, theirs",
     [
-        (scaled_linear_schedule(), {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.02}),
-        (scaled_linear_schedule(50), {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.02}),
-        (linear_schedule(), {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
-        (cosine_schedule(), {"beta_schedule": "squaredcos_cap_v2"}),
+        (scaled_linear_schedule, {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.02}),
+        (linear_schedule, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
+        (cosine_schedule, {"beta_schedule": "squaredcos_cap_v2"}),
     ],
 )
 def test_schedules_equal_diffusers(ours, theirs):
-    scheduler = diffusers.DDPMScheduler(num_train_timesteps=len(ours), **theirs)
-    assert ours.alphas_cumprod.dtype == torch.float32
-    torch.testing.assert_close(ours.alphas_cumprod, scheduler.alphas_cumprod, rtol=0, atol=1e-6)
+    assert len(ours()) == 1000
+    for length in (50, 1000):
+        schedule, scheduler = ours(length), diffusers.DDPMScheduler(num_train_timesteps=length, **theirs)
+        assert schedule.alphas_cumprod.dtype == torch.float32
+        torch.testing.assert_close(schedule.alphas_cumprod, scheduler.alphas_cumprod, rtol=0, atol=1e-6)
+
+
+def test_no_noise_is_left_before_the_first_step():
+    schedule = linear_schedule(10)
+    at = schedule.at(torch.tensor([-1, 0, 9]), torch.zeros(3, 2))
+    expected = torch.cat([torch.ones(1), schedule.alphas_cumprod[[0, 9]]]).double()
+    assert torch.equal(at, expected[:, None]) and at.dtype == torch.float64
 
 
 def test_reference_numbers(vectors):
@@ -74,8 +82,19 @@ def test_a_schedule_cannot_be_changed_or_make_no_sense():
     schedule = linear_schedule()
     with pytest.raises(AttributeError):
         schedule.alphas_cumprod = torch.ones(3)
-    with pytest.raises(ValueError, match="falls strictly"):
-        NoiseSchedule(torch.tensor([0.5, 0.6]))
+    for wrong in (
+        [0.5, 0.6],
+        [0.5, 0.5],
+        [0.5, 0.4, 0.4],
+        [1.0, 0.5],
+        [1.5, 0.5],
+        [0.5, 0.0],
+        [0.5, -0.1],
+        [],
+        [[0.5, 0.4]],
+    ):
+        with pytest.raises(ValueError, match=r"^alphas_cumprod: expected a 1-D tensor .* inside \(0, 1\)$"):
+            NoiseSchedule(torch.tensor(wrong))
     with pytest.raises(ValueError, match=r"0\.\.999.*1000"):
         schedule.add_noise(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([1000]))
     with pytest.raises(ValueError, match=r"0\.\.999.*-1"):
