@@ -5,7 +5,20 @@ PyTorch's own `SyncBatchNorm` does this on GPUs; on CPUs, where it refuses, we d
 
 import torch.distributed
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is that of the sum of their losses."""
+
+    @staticmethod
+    def forward(context, x):
+        x = x.clone()
+        torch.distributed.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(context, gradient):
+        return SumOverProcesses.apply(gradient)
 
 
 class CPUSyncBatchNorm2d(nn.BatchNorm2d):
@@ -15,9 +28,9 @@ class CPUSyncBatchNorm2d(nn.BatchNorm2d):
         if not (self.training and torch.distributed.is_initialized()):
             return super().forward(x)
         processes = torch.distributed.get_world_size()
-        mean = all_reduce(x.mean(dim=(0, 2, 3))) / processes  # (C,)
+        mean = SumOverProcesses.apply(x.mean(dim=(0, 2, 3))) / processes  # (C,)
         centred = x - mean[:, None, None]
-        variance = all_reduce(centred.square().mean(dim=(0, 2, 3))) / processes
+        variance = SumOverProcesses.apply(centred.square().mean(dim=(0, 2, 3))) / processes
         n = processes * x.numel() / len(mean)
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.detach(), self.momentum)
