@@ -44,8 +44,8 @@ def main():
     mutmut = Path(sys.executable).with_name("mutmut")
     copy_tree(PLACE)
     subprocess.run([mutmut, "run", "--max-children", "1"], cwd=PLACE, check=True)
-    printed = subprocess.run([mutmut, "results", "--all", "true"], cwd=PLACE, check=True, capture_output=True, text=True)
-    found = read_results(printed.stdout)
+    results = [mutmut, "results", "--all", "true"]
+    found = read_results(subprocess.run(results, cwd=PLACE, check=True, capture_output=True, text=True).stdout)
     found["noticed"] = found.outcome.isin(["killed", "timeout"])
     table = found.groupby("file").agg(mutants=("noticed", "size"), noticed=("noticed", "sum")).reset_index()
     with written_aside(TABLE) as whole:

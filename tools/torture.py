@@ -30,8 +30,8 @@ def read_report(path):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "tests", "-n", "2", "-m", "torture", "--torture", f"--junitxml={report}"]
-        failed = subprocess.run(command, cwd=ROOT).returncode
+        pytest = [sys.executable, "-m", "pytest", "tests", "-n", "2"]
+        failed = subprocess.run([*pytest, "-m", "torture", "--torture", f"--junitxml={report}"], cwd=ROOT).returncode
         table = read_report(report)
     print(table.to_string(index=False))
     if not failed:
