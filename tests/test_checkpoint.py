@@ -16,7 +16,7 @@ CONFIG = UNetConfig(2, 1, (16, 16, 24, 32), 32)
 MODELS = {
     "ours": lambda: DAMMNet(CONFIG, fusion.JointConfidence, None, schedules.PredictsVelocity),
     "released": lambda: DAMMNet(CONFIG, fusion.QueryConfidence, 3, schedules.PredictsVelocity),
-    "plain": lambda: DAMMNet(CONFIG, None, 1, schedules.PredictsVelocity, fusion.Addition),
+    "plain": lambda: DAMMNet(CONFIG, None, 1, schedules.PredictsVelocity, fusion.Addition, fusion.PlainAttention),
     "unet": lambda: UNet(CONFIG, schedules.PredictsVelocity),
 }
 

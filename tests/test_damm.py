@@ -193,5 +193,5 @@ def test_unet_is_one_branch():
     assert out.shape == (2, 1, 8, 12)
     with pytest.raises(ValueError, match=r"expected shape \(B, 3, H, W\), got \(2, 2, 8, 12\)"):
         unet(torch.randn(2, 1, 8, 12), torch.tensor([1, 2]), torch.randn(2, 1, 8, 12))
-    with pytest.raises(ValueError, match="at least one primary"):
+    with pytest.raises(ValueError, match="^config.in_channels: expected xt and at least one primary"):
         DAMMNet(UNetConfig(1, 1, (16, 16, 16, 16), 16))
