@@ -25,7 +25,7 @@ def written_aside(path):
                 os.fsync(file.fileno())
             os.replace(whole, path)
     except OSError as error:
-        raise OSError(f"{path}: could not be written, and is as it was: {error}") from error
+        raise OSError(f"{path}: not written, and as it was: {error}") from error
 
 
 def remove_left_aside(path):

@@ -40,18 +40,8 @@ def test_chapters_run_alone_in_a_hostile_place(place, tmp_path, torture, record_
         pytest.skip("bubblewrap is not installed")
     checkout, locale = PLACES[place]
     before = ["bwrap", "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent", "--clearenv"]
-    before += [
-        "--tmpfs",
-        "/tmp",
-        "--dir",
-        "/tmp/home",
-        "--ro-bind",
-        str(ROOT),
-        checkout,
-        "--bind",
-        str(tmp_path),
-        "/mnt",
-    ]
+    before += ["--tmpfs", "/tmp", "--dir", "/tmp/home"]
+    before += ["--ro-bind", str(ROOT), checkout, "--bind", str(tmp_path), "/mnt"]
     before += ["--tmpfs", str(ROOT), "--ro-bind", sys.prefix, sys.prefix]  # nothing finds the checkout by its old name
     for name, value in (environment_of(checkout, "/tmp/home") | locale).items():
         before += ["--setenv", name, value]

@@ -97,3 +97,11 @@ def test_ghosts():
     far, far_g = np.roll(image, n // 2, axis=0), np.roll(g, n // 2, axis=0)
     every_other = np.where(np.arange(n) % 2, d, 0)
     np.testing.assert_allclose(ghost(image, every_other), np.abs(image + far + g - far_g) / 2, atol=1e-2)
+
+
+def test_a_longer_t2_fades_less():
+    white, te = TISSUES["white"], SEQUENCES["t2"].te
+    longer, usual = (signal({"white": 1.0}, "t2", t2_factor=factor) for factor in (1.2, 1.0))
+    grown = SpinEcho(SEQUENCES["t2"].tr, te).signal(white.pd, white.t1, 1e12)  # all but the fading
+    assert usual == pytest.approx(grown * np.exp(-te / white.t2))
+    assert longer == pytest.approx(grown * np.exp(-te / (1.2 * white.t2)))

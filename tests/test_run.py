@@ -46,10 +46,10 @@ def start(folder, num_steps, before=()):
 
 
 def finish(process):
-    """What it printed last; fails where it failed."""
+    """The steps that it printed; fails where it failed."""
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    return printed.split()[-1]
+    return [int(step) for step in printed.split()]
 
 
 def step_of(state):
@@ -58,12 +58,12 @@ def step_of(state):
         return json.loads(file.metadata()["damm_lite"])["step"]
 
 
-def assert_equal_runs(folder, expected):
+def assert_equal_runs(folder, expected, num_steps):
     (ours, _), (reference, _) = (load_checkpoint(run / "model.safetensors") for run in (folder, expected))
     for key, value in reference.state_dict().items():
         assert torch.equal(ours.state_dict()[key], value), key
     losses = [np.loadtxt(run / "losses.txt") for run in (folder, expected)]
-    assert np.array_equal(*losses) and len(losses[0]) > 0
+    assert np.array_equal(*losses) and len(losses[0]) == num_steps
 
 
 @pytest.mark.torture
@@ -71,8 +71,8 @@ def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, torture, re
     """Every second kill falls into the writing of a state."""
     kills, steps = (20, 240) if torture else (2, 32)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert finish(start(whole, steps)) == str(steps)
-    moments, in_writing = random.Random(0), 0
+    assert finish(start(whole, steps)) == list(range(1, steps + 1))
+    moments, in_writing, saved = random.Random(0), 0, 0
     for kill in range(kills):
         process = start(killed, steps)
         process.stdout.readline()  # at least one step in
@@ -85,10 +85,11 @@ def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, torture, re
         assert process.wait() == -signal.SIGKILL, "no kill came in time"
         in_writing += bool(list(killed.glob(".state.safetensors-*/*")))
         if (killed / "state.safetensors").exists():
-            assert step_of(killed / "state.safetensors") <= steps
-    assert in_writing and finish(start(killed, steps)) == str(steps)
-    assert finish(start(killed, steps)) == str(steps)  # complete: nothing is done again
-    assert_equal_runs(killed, whole)
+            assert step_of(killed / "state.safetensors") >= saved, "what was saved is lost"
+            saved = step_of(killed / "state.safetensors")
+    assert in_writing and finish(start(killed, steps)) == list(range(saved + 1, steps + 1))
+    assert finish(start(killed, steps)) == [steps], "complete: nothing is done again"
+    assert_equal_runs(killed, whole, steps)
     assert {path.name for path in killed.iterdir()} == {"state.safetensors", "losses.txt", "model.safetensors"}
     record_property("tried", f"{kills} kills of a training, {in_writing} of them while it wrote")
     record_property("result", "every state whole, result equal to the bit")
@@ -108,7 +109,7 @@ with open(ballast, "wb", buffering=0) as file:  # the disk fills up
     except OSError:
         pass
 _, errors = first.communicate()
-assert first.returncode and "OSError: /disk/run/" in errors and "could not be written" in errors, errors
+assert first.returncode and "OSError: /disk/run/" in errors and "not written" in errors, errors
 ballast.unlink()
 subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
 for name in ("model.safetensors", "losses.txt"):
@@ -127,13 +128,13 @@ def sandbox():
 def test_a_full_disk_leaves_a_state_to_go_on_from(tmp_path, sandbox):
     whole, rescued = tmp_path / "whole", tmp_path / "rescued"
     rescued.mkdir()
-    assert finish(start(whole, 32)) == "32"
+    assert finish(start(whole, 32))[-1] == 32
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     disk = [*sandbox, "--size", str(40 * 2**20), "--tmpfs", "/disk"]
     command = [*disk, sys.executable, "-c", IN_SMALL_DISK, SCRIPT, str(rescued)]
     done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert_equal_runs(rescued, whole)
+    assert_equal_runs(rescued, whole, 32)
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path, sandbox):
