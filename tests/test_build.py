@@ -71,13 +71,37 @@ def test_chapters_that_were_run_before_are_not_run_again(project):
     assert "shown: first value" in page(project)
 
 
-def test_a_failing_cell_fails_the_build(project):
-    write_chapter(project, "raise RuntimeError('broken on purpose')")
+BROKEN = "raise RuntimeError('broken on purpose')"
+MISSPELT = """
+import damm_lite as dl
+profile, sead = "fast", 7
+dl.check_parameters(globals(), profile=("fast", "full"), folders=(), names=("seed",))
+"""
+WITHOUT_WEIGHTS = """
+from pathlib import Path
+from damm_lite import download
+download.CHECKOUT, download.REPOSITORY = Path("nowhere"), "http://127.0.0.1:9"
+download.pooch.os_cache = lambda name: Path("empty cache").resolve()
+download.load_pretrained("tumour-64")
+"""
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        (BROKEN, "broken on purpose"),
+        (MISSPELT, "unknown parameter sead"),
+        (WITHOUT_WEIGHTS, "weights/tumour-64.safetensors"),
+    ],
+    ids=["a failing cell", "an unknown parameter", "a missing weight file"],
+)
+def test_it_fails_the_build_and_is_named(project, code, said):
+    write_chapter(project, code)
     ((path, traceback),) = run_chapters.run(project).items()
-    assert path.endswith("chapter.ipynb") and "broken on purpose" in traceback
+    assert path.endswith("chapter.ipynb") and said in traceback
     result = build(project)
     assert result.returncode != 0
-    assert "broken on purpose" in result.stdout + result.stderr
+    assert said in result.stdout + result.stderr
 
 
 def test_a_warning_fails_the_build(project):

@@ -53,7 +53,8 @@ DIAL = {
 
 def kept(name, make):
     """The table that `make()` returns, kept under this name; not made again where it is there for these weights."""
-    weights = [line for line in MANIFEST.read_text().splitlines() if line.startswith("weights/")]
+    measured = tuple(f"weights/{network}" for network in ("tumour-64", "concat-64"))
+    weights = [line for line in MANIFEST.read_text().splitlines() if line.startswith(measured)]
     path = KEPT / hashlib.sha256("\n".join(weights).encode()).hexdigest()[:12] / f"{name}.csv"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
