@@ -2,7 +2,8 @@
 
 import pytest
 
-from browser import HTML, SCRIPTS, answer, built_site, chromium
+from browser import HTML, ROOT, SCRIPTS, answer, built_site, chromium, served
+from make_slides import write_decks
 
 MADE_BY_SPHINX = ("genindex.html", "index.html", "py-modindex.html", "search.html")
 PAGES = sorted(path.name for path in HTML.glob("*.html") if path.name not in MADE_BY_SPHINX)
@@ -221,3 +222,24 @@ def test_widgets_do_not_shift_the_page(site, name):
 
 def test_a_shift_is_found_out(site):
     assert shift_of_widgets(site, "05_multimodal_branch.html", 390, has_room=False) > 0.1
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_slides_open_and_turn(site, tmp_path, name):
+    """A chapter's deck: all slides one after the other by the keyboard, formulas set, every image drawn."""
+    browser, _ = site
+    (deck,) = write_decks([ROOT / "book" / name.replace(".html", ".ipynb")], tmp_path)
+    with served(tmp_path) as address:
+        page, refused, complaints = visit((browser, address), deck.name)
+        page.wait_for_function("window.Reveal?.isReady()")
+        slides = page.locator(".slides > section").count()
+        assert slides > 5 and not page.locator("mjx-merror").count()
+        assert page.locator("mjx-container").count() or "$" not in deck.read_text().split('<div class="slides">')[1]
+        for number in range(1, slides):
+            page.keyboard.press("ArrowRight")
+            assert page.evaluate("Reveal.getIndices().h") == number
+            shown = page.evaluate("[...Reveal.getCurrentSlide().querySelectorAll('img')].map((i) => i.naturalWidth)")
+            assert all(shown)
+        assert page.evaluate("Reveal.isLastSlide()")
+        page.close()
+    assert not refused and not complaints

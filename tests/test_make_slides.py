@@ -37,6 +37,13 @@ def test_a_deck_has_headings_figures_and_prompts():
         assert unexpected not in said
 
 
+def test_a_figure_keeps_its_alternative_text():
+    figure = code("draw()", "", mystnb={"figure": {"name": "fig-a"}, "image": {"alt": 'Two "curves" & a line.'}})
+    figure.outputs = [nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})]
+    (image,) = deck(figure).select("img")
+    assert image["alt"] == 'Two "curves" & a line.' and image["src"] == "data:image/png;base64,iVBORw0KGgo="
+
+
 def test_markup_becomes_text():
     assert plain("{doc}`the page <x>` {term}`noise` {cite:t}`ho2020`") == "the page noise ho2020"
     assert plain("$$\na\n$$ (eq-a)") == "$$\na\n$$"

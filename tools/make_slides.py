@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 from fresh_outputs import cache_of  # noqa: E402
+from page_scripts import address  # noqa: E402
 
 PROMPT = re.compile(r":::\{admonition\} (Stop and predict.*?)\n:class: \w+\n(.*?):::", re.S)
 
@@ -52,23 +53,34 @@ def slides(notebook):
     """The HTML page of a deck, from a notebook with its outputs."""
     cells = [on_slide(cell) for cell in notebook.cells]
     notebook.cells = [cell for cell in cells if cell is not None]
-    exporter = SlidesExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    exporter.reveal_scroll = True
+    hidden = dict(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = SlidesExporter(extra_template_paths=[str(ROOT / "tools")], **hidden)
+    exporter.template_file = "deck.html.j2"
+    exporter.reveal_theme = "white"
+    exporter.reveal_url_prefix = address("reveal.js", "", offline=False).removesuffix("/")
+    exporter.mathjax_url = address("mathjax", "es5/tex-mml-chtml.js", offline=False)
+    exporter.require_js_url = address("requirejs", "require.js", offline=False)
+    exporter.widget_renderer_url = address("@jupyter-widgets/html-manager", "dist/embed-amd.js", offline=False)
     return exporter.from_notebook_node(notebook)[0]
 
 
+def write_decks(chapters, folder):
+    """A deck of each chapter into `folder`; returns their paths. KeyError: no outputs of this version of a chapter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cache, paths = get_cache(cache_of(ROOT)), []
+    for chapter in chapters:
+        _, notebook = cache.merge_match_into_notebook(nbformat.read(chapter, as_version=4))
+        paths.append(folder / f"{chapter.stem}.html")
+        paths[-1].write_text(slides(notebook))
+    return paths
+
+
 def main():
-    out, cache = ROOT / "_build" / "slides", get_cache(cache_of(ROOT))
-    out.mkdir(parents=True, exist_ok=True)
     chapters = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "book").glob("[0-9]*.ipynb"))
-    for path in chapters:
-        notebook = nbformat.read(path, as_version=4)
-        try:
-            _, notebook = cache.merge_match_into_notebook(notebook)
-        except KeyError:
-            sys.exit(f"{path}: no outputs of this version; run `make book` first")
-        (out / f"{path.stem}.html").write_text(slides(notebook))
-        print(out / f"{path.stem}.html")
+    try:
+        print(*write_decks(chapters, ROOT / "_build" / "slides"), sep="\n")
+    except KeyError as error:
+        sys.exit(f"{error}: run `make book` first")
 
 
 if __name__ == "__main__":

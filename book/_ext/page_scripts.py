@@ -49,7 +49,7 @@ def copy_packages(app, exception):
     if exception is None and app.builder.name == "html":
         shutil.rmtree(folder, ignore_errors=True)
         if is_offline():
-            used = [name for name in PACKAGES if name != "axe-core"]  # which the tests alone use
+            used = [name for name in PACKAGES if name not in ("axe-core", "reveal.js")]  # of tests and slides alone
             for package in used:
                 shutil.copytree(WEB / "node_modules" / package, folder / package)
 
