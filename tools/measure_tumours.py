@@ -204,15 +204,17 @@ def measure_external(n):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", help="which to make: patches, dial, steps, external; default all")
-    parser.add_argument("--patches", type=int, default=256, help="half as many for dial.csv, a quarter for steps.csv")
+    parser.add_argument(
+        "--patches", type=int, default=256, help="half as many for dial.csv and external.csv, an eighth for steps.csv"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     n = arguments.patches
     makers = {
         "patches": (measure_patches, n),
         "dial": (measure_dial, n // 2),
-        "steps": (measure_steps, n // 4),
-        "external": (measure_external, n),
+        "steps": (measure_steps, n // 8),
+        "external": (measure_external, n // 2),
     }
     if unknown := set(arguments.tables) - set(makers):
         parser.error(f"tables: expected {', '.join(makers)}, got {', '.join(unknown)}")
