@@ -30,8 +30,8 @@ import yaml
 from damm_lite.factors import FACTORS, Budget, Level, Network, measure, measure_all
 from damm_lite.files import written_aside
 from damm_lite.jobs import Job, run_jobs
+from damm_lite.specification import FAULTS, read_yaml, several
 
-MAX_BYTES = 2**16  # of a specification
 MAX_RUNS = 10_000  # of one grid
 
 
@@ -96,31 +96,16 @@ def combine(levels):
 def read_spec(path):
     """(runs, budget) of a specification. Raises ValueError that names the file and what is wrong in it."""
     try:
-        if (size := Path(path).stat().st_size) > MAX_BYTES:
-            raise ValueError(f"expected at most {MAX_BYTES} bytes, got {size}")
-        text = Path(path).read_text()
-        _check_shape(text)
-        spec = yaml.safe_load(text)
-        if not isinstance(spec, dict) or not {"grids"} <= spec.keys() <= {"grids", "seeds", "budget"}:
-            raise ValueError("expected grids, and perhaps seeds and budget")
+        spec = read_yaml(path, needed=["grids"], optional=["seeds", "budget"])
         budget = replace(Budget(), **spec.get("budget", {}))
         budget = replace(budget, widths=tuple(budget.widths))
-        seeds = _several("seeds", spec.get("seeds", [0, 1, 2]))
+        seeds = several("seeds", spec.get("seeds", [0, 1, 2]))
         if wrong := [seed for seed in seeds if type(seed) is not int or not 0 <= seed < 2**32]:
             raise ValueError(f"seeds: expected whole numbers from 0 to 2^32 - 1, got {wrong[0]!r}")
-        runs = [run for grid in _several("grids", spec["grids"]) for run in _runs_of(grid, seeds)]
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        runs = [run for grid in several("grids", spec["grids"]) for run in _runs_of(grid, seeds)]
+    except FAULTS as error:
         raise ValueError(f"{path}: {error}") from error
     return runs, budget
-
-
-def _check_shape(text):
-    """Refuse YAML that takes long to read: a few aliases unfold to gigabytes, and depth costs its square."""
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > 20:
-            raise ValueError("expected at most 20 levels and no aliases (*name), got more")
 
 
 def _runs_of(grid, seeds):
@@ -131,7 +116,7 @@ def _runs_of(grid, seeds):
         if factor not in FACTORS:
             raise ValueError(f"unknown factor {factor!r}; expected one of {', '.join(FACTORS)}")
         levels = FACTORS[factor]
-        names = list(levels) if names == "all" else [str(name) for name in _several(factor, names)]
+        names = list(levels) if names == "all" else [str(name) for name in several(factor, names)]
         if unknown := set(names) - levels.keys():
             raise ValueError(f"{factor}: unknown level {unknown.pop()!r}; expected some of {', '.join(levels)}")
         axes.append([(name, levels[name]) for name in names])
@@ -140,15 +125,6 @@ def _runs_of(grid, seeds):
     for seed, combination in itertools.product(seeds, itertools.product(*axes)):
         names, levels = zip(*combination, strict=True)
         yield Run(" x ".join(grid), " x ".join(names), combine(levels), seed)
-
-
-def _several(name, values):
-    """A list of at least one value, and none of them twice."""
-    if not isinstance(values, list) or not values:
-        raise ValueError(f"{name}: expected a list with something in it, got {values!r}")
-    if len({repr(value) for value in values}) < len(values):
-        raise ValueError(f"{name}: expected nothing twice, got {values!r}")
-    return values
 
 
 def jobs_of(runs, budget, folder):
