@@ -37,6 +37,10 @@ bench: .venv/installed
 torture: .venv/installed
 	$(RUN)python tools/torture.py && .venv/bin/python tools/make_manifest.py
 
+# The tests once more, with the newest packages that the ranges allow; table on the status page.
+newest: .venv/installed
+	$(RUN)python tools/newest.py && .venv/bin/python tools/make_manifest.py
+
 # Small faults put into the method's files, to see whether a test notices; ten minutes.
 mutants: .venv/installed
 	.venv/bin/pip install -q -c constraints.txt mutmut
@@ -77,4 +81,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test lint serve colab outputs bench torture mutants fork assignments grade slides lock audit clean
+.PHONY: book test lint serve colab outputs bench torture newest mutants fork assignments grade slides lock audit clean

@@ -12,7 +12,7 @@ sample of 20 steps and of the mean of four samples of five (`ssim_damm`, `ssim_d
 the same. dial.csv has a row for each kind and strength of divergence and each of 128 patches, which are
 the same throughout, and the scores of one sample of five steps and of the mean of four. Strength is in
 µm for "shift", a fraction of the patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1
-to 1000 sampling steps, external.csv those of some gates on tissue unlike any in training.
+to 1000 sampling steps, external.csv those of both branches and of DAMM on tissue unlike any in training.
 """
 
 import argparse
@@ -197,7 +197,7 @@ def external_item(index):
 def measure_external(n):
     """The table of external.csv."""
     batch = dl.stack([external_item(index) for index in range(n)])
-    columns = scored_gates("external", "tumour-64", batch, ("uni", "multi", "damm", "soft"))
+    columns = scored_gates("external", "tumour-64", batch, ("uni", "multi", "damm"))
     return pd.DataFrame({"index": range(n)}).join(columns)
 
 
@@ -205,7 +205,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", help="which to make: patches, dial, steps, external; default all")
     parser.add_argument(
-        "--patches", type=int, default=256, help="half as many for dial.csv and external.csv, an eighth for steps.csv"
+        "--patches", type=int, default=256, help="half as many for dial.csv and external.csv, a sixteenth for steps.csv"
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -213,7 +213,7 @@ def main():
     makers = {
         "patches": (measure_patches, n),
         "dial": (measure_dial, n // 2),
-        "steps": (measure_steps, n // 8),
+        "steps": (measure_steps, n // 16),
         "external": (measure_external, n // 2),
     }
     if unknown := set(arguments.tables) - set(makers):
