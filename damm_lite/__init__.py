@@ -1,9 +1,9 @@
 """damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
 
 Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
-mismatch, train, samplers, inference, predict, slides, baselines, metrics, factors, specification, jobs, ablate,
-notebook_grid, plotting, and for brains volumes, nifti, cases, brats, stored, shapes, anatomy, glioma, mri, brain.
-Names are loaded when first used, so that importing the package is quick and brings no plotting along.
+mismatch, train, samplers, inference, predict, slides, baselines, metrics, factors, specification, jobs,
+ablate, notebook_grid, plotting, and for brains volumes, nifti, cases, brats, stored, shapes, anatomy, glioma,
+mri, brain. Names are loaded when first used, so that importing the package is quick and brings no plotting along.
 """
 
 import lazy_loader
