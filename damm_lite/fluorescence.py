@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from skimage.transform import resize_local_mean
 from torch.utils.data import Dataset
 
 MAX_PIXELS = 2**26  # all channels together: 8192 x 8192; larger ones are for `predict_slide`
@@ -106,6 +107,21 @@ def read_stain(path):
     if image.min() == image.max():
         raise ValueError(f"{path}: expected an image, got the constant {image.min():g}")
     return image
+
+
+def read_at_scale(path, pixel, wanted=2.0):
+    """Read one stain with pixels of `pixel` µm as one with pixels of about `wanted` µm; float32 (H, W) in [0, 1].
+
+    Each new pixel is the mean of what it covers. Raises ValueError, beside those of `read_stain`, where
+    a size is not positive or no whole pixel would be left.
+    """
+    if not (pixel > 0 and wanted > 0):
+        raise ValueError(f"{path}: expected pixels of more than 0 µm, got {pixel:g} and {wanted:g}")
+    image = read_stain(path)
+    shape = [round(side * pixel / wanted) for side in image.shape]
+    if 0 in shape or math.prod(shape) > MAX_PIXELS:
+        raise ValueError(f"{path}: expected an image at {wanted:g} µm, got {shape[0]} x {shape[1]} pixels of it")
+    return resize_local_mean(image, shape, preserve_range=True).clip(0, 1).astype(np.float32)
 
 
 def stretch(image, low=0.0, high=99.5):

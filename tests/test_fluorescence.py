@@ -5,7 +5,15 @@ import pytest
 import tifffile
 import torch
 
-from damm_lite.fluorescence import FluorescenceDataset, find_channel, first_channel, read_stain, read_tiff, stretch
+from damm_lite.fluorescence import (
+    FluorescenceDataset,
+    find_channel,
+    first_channel,
+    read_at_scale,
+    read_stain,
+    read_tiff,
+    stretch,
+)
 
 
 @pytest.fixture
@@ -40,6 +48,18 @@ def test_channels_and_samples(tmp_path, image):
     np.testing.assert_allclose(read_stain(tmp_path / "rgb.tif"), image, atol=1 / 255)
     boolean = read_tiff(write(tmp_path / "mask.tif", image > 0.5))
     np.testing.assert_array_equal(boolean, (image > 0.5).astype(np.float32))
+
+
+def test_coarser_pixels_are_means_of_what_they_cover(tmp_path, image):
+    path = write(tmp_path / "a.tif", image.astype(np.float32))
+    blocks = image.reshape(8, 4, 12, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(read_at_scale(path, 0.5), blocks, atol=1e-6)
+    np.testing.assert_array_equal(read_at_scale(path, 2.0), read_stain(path))
+    odd = read_at_scale(path, 0.65)  # 32 x 48 pixels are 10.4 x 15.6 of 2 µm
+    assert odd.dtype == np.float32 and odd.shape == (10, 16) and odd.mean() == pytest.approx(image.mean(), rel=1e-3)
+    for pixel, found in ((0.0, "0 and 2"), (-1.0, "-1 and 2"), (0.02, "0 x 0"), (1e5, "1600000 x 2400000")):
+        with pytest.raises(ValueError, match=f"a.tif: expected.*got {found}"):
+            read_at_scale(path, pixel)
 
 
 def test_pyramid_is_read_at_full_resolution(tmp_path, image):
