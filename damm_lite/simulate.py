@@ -52,10 +52,10 @@ def simulate_vessels(rng, size, *, density=250.0, pixel=2.0):
         points.append(path - path[steps // 2] + rng.uniform(0, 1, 2) * (height, width))
         radii.append(np.full(steps, rng.uniform(3.0, 7.0) / pixel))
     points, radii = np.concatenate(points), np.concatenate(radii)
-
     centres = np.stack(np.indices((height, width)), axis=-1) + 0.5  # (H, W, 2)
-    distance, nearest = cKDTree(points).query(centres)
-    return np.clip(radii[nearest] - distance + 0.5, 0, 1).astype(np.float32)
+    reach = radii.max() + 0.5  # beyond it nothing is drawn: such pixels get distance inf, and the index after the last
+    distance, nearest = cKDTree(points).query(centres, distance_upper_bound=reach)
+    return np.clip(np.append(radii, 0)[nearest] - distance + 0.5, 0, 1).astype(np.float32)
 
 
 def simulate_nuclei(rng, vessels, *, density=1.0, pixel=2.0):
