@@ -76,6 +76,7 @@ def test_marks_and_reasons(toy):
     (toy / "submitted" / "scribble.ipynb").write_text("not a notebook")
     table, _ = grade(toy, "submitted", seconds=400)
     assert table.points.to_dict() == dict(perfect=2, half=1, crashing=0, hungry=0, deleting=0, scribble=0)
+    assert [table.possible[student] for student in ("perfect", "half", "crashing")] == ["2.0", "2.0", ""]
     reasons = table.reason.to_dict()
     assert reasons["perfect"] == reasons["half"] == ""
     assert "Kernel died" in reasons["crashing"]

@@ -58,7 +58,8 @@ class Grade:
 
     def row(self):
         """The submission's line of the table, with the points of each question."""
-        points, possible = (sum(question[key] for question in self.questions) for key in ("score", "max_score"))
+        points = sum(question["score"] for question in self.questions)
+        possible = sum(question["max_score"] for question in self.questions) or None  # unknown where nothing was graded
         start = dict(student=self.student, assignment=self.assignment, points=points, possible=possible)
         by_question = {question["name"]: question["score"] for question in self.questions}
         return start | dict(score=self.score, reason=self.reason) | by_question
