@@ -32,9 +32,9 @@ def spec(tmp_path_factory):
     return path
 
 
-def start(spec, out, *options):
+def start(spec, out, *options, environment=ONE_THREAD):
     command = [sys.executable, "-m", "damm_lite.ablate", spec, "--out", out, *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def runs_in(out):
@@ -153,6 +153,7 @@ def test_a_folder_of_another_budget_is_left_alone(serial, tmp_path):
 
 
 def test_a_scheduler_that_does_not_answer_is_named(spec, tmp_path):
-    process = start(spec, tmp_path, "--scheduler", "tcp://127.0.0.1:1")
+    soon = ONE_THREAD | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"}
+    process = start(spec, tmp_path, "--scheduler", "tcp://127.0.0.1:1", environment=soon)
     _, errors = process.communicate()
     assert process.returncode == 2 and "tcp://127.0.0.1:1" in errors
