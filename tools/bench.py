@@ -3,8 +3,8 @@
     python tools/bench.py                   # everything, data/results/benchmarks.csv and scaling.csv
     python tools/bench.py early training    # some of it; the other rows stay as they are
 
-The two sides of a ratio take turns in one process, and the median of each counts. Seconds are the
-processor's own on a CPU, so that other work on the machine counts little, and those of the clock on a GPU.
+The two sides of a ratio take turns in one process, and the median of each counts. Seconds are those of
+the clock, on all cores unless OMP_NUM_THREADS says otherwise: run nothing else meanwhile.
 """
 
 import argparse
@@ -38,15 +38,13 @@ RELEASED_STEPS = 1000
 
 def seconds_of(work):
     """How long one call of `work` takes."""
-    clock = time.process_time
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-        clock = time.perf_counter
-    start = clock()
+    start = time.perf_counter()
     work()
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-    return clock() - start
+    return time.perf_counter() - start
 
 
 def in_turn(sides, repeats):
