@@ -19,13 +19,16 @@ SET_THEME = """async (theme) => {
 SEEN = "(box) => [...box.querySelectorAll('img')].filter((image) => image.offsetParent).map((image) => image.src)"
 
 
-# Code is thousands of words in a few colours: one word of each is judged, its repetitions become plain text.
+# Code is thousands of words that look alike: where a word and all around it have the classes of one before, it
+# becomes plain text, and the first of its kind is judged for all.
 UNWRAP_REPETITIONS = """() => {
     const seen = new Set();
     for (const word of document.querySelectorAll(".highlight span")) {
         if (word.childElementCount || !word.checkVisibility()) continue;
-        if (seen.has(word.className)) word.replaceWith(word.textContent);
-        seen.add(word.className);
+        const look = [];
+        for (let element = word; element; element = element.parentElement) look.push(element.className);
+        if (seen.has(look.join("/"))) word.replaceWith(word.textContent);
+        seen.add(look.join("/"));
     }
 }"""
 

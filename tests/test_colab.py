@@ -22,7 +22,7 @@ from damm_lite.download import REPOSITORY
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
-QUICK = ("06_mmfm",)
+QUICK = ("01_tumour_images", "06_mmfm")
 # What Colab brings of requirements.txt and pyproject.toml (2026-08); its ipywidgets is an old one.
 PREINSTALLED = ("accelerate", "matplotlib", "nibabel", "numpy", "pandas", "pooch", "pyyaml", "safetensors",
                 "scikit-image", "scipy", "tifffile", "torch", "tqdm")  # fmt: skip

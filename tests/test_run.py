@@ -69,7 +69,7 @@ def assert_equal_runs(folder, expected, num_steps):
 @pytest.mark.torture
 def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, torture, record_property):
     """Every second kill falls into the writing of a state."""
-    kills, steps = (20, 240) if torture else (2, 16)
+    kills, steps = (20, 240) if torture else (2, 32)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert finish(start(whole, steps)) == list(range(1, steps + 1))
     moments, in_writing, saved = random.Random(0), 0, 0
@@ -98,7 +98,7 @@ def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, torture, re
 IN_SMALL_DISK = """
 import pathlib, subprocess, sys
 ballast, disk = pathlib.Path("/disk/ballast"), pathlib.Path("/disk")
-train = [sys.executable, "-c", sys.argv[1], "/disk/run", "16"]
+train = [sys.executable, "-c", sys.argv[1], "/disk/run", "32"]
 first = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 while not (disk / "run" / "state.safetensors").exists():
     assert first.poll() is None, first.stderr.read()
@@ -128,13 +128,13 @@ def sandbox():
 def test_a_full_disk_leaves_a_state_to_go_on_from(tmp_path, sandbox):
     whole, rescued = tmp_path / "whole", tmp_path / "rescued"
     rescued.mkdir()
-    assert finish(start(whole, 16))[-1] == 16
+    assert finish(start(whole, 32))[-1] == 32
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     disk = [*sandbox, "--size", str(40 * 2**20), "--tmpfs", "/disk"]
     command = [*disk, sys.executable, "-c", IN_SMALL_DISK, SCRIPT, str(rescued)]
     done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert_equal_runs(rescued, whole, 16)
+    assert_equal_runs(rescued, whole, 32)
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path, sandbox):

@@ -98,21 +98,14 @@ def test_learning_rate_warms_up_and_decays(patches):
     assert seen == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    "objective, target",
-    [
-        (damm_objective, PredictsNoise),
-        (damm_objective, PredictsVelocity),
-        (damm_objective, PredictsImage),
-        (released_objective, PredictsNoise),
-        (warmup_objective, PredictsVelocity),
-    ],
-)
+@pytest.mark.parametrize("objective", [damm_objective, released_objective, warmup_objective])
+@pytest.mark.parametrize("target", [PredictsNoise, PredictsVelocity, PredictsImage])
 def test_every_objective_trains(patches, objective, target):
     torch.manual_seed(0)
     model = DAMMNet(SMALL, objective=target)
-    config = TrainConfig(40, 8, warmup_steps=5)
-    losses = [step.loss for step in train(model, SCHEDULE, patches, config, objective, progress=False)]
+    losses = [
+        s.loss for s in train(model, SCHEDULE, patches, TrainConfig(40, 8, warmup_steps=5), objective, progress=False)
+    ]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
