@@ -311,7 +311,7 @@ def store(path, rows, keys):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}, scaling; default all")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of which the median counts")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of which the median counts")
     parser.add_argument("--side", type=int, default=512, help="side of the slide, in pixels")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the tables' folder")
     arguments = parser.parse_args()
