@@ -31,7 +31,8 @@ outputs: .venv/installed
 
 # Speed beside what it could be compared with: the tables of the status page.
 bench: .venv/installed
-	.venv/bin/python tools/bench.py && .venv/bin/python tools/make_manifest.py
+	.venv/bin/python tools/bench.py && .venv/bin/python tools/throughput.py
+	.venv/bin/python tools/make_manifest.py
 
 # The long versions of the tests of survival, and their table on the status page.
 torture: .venv/installed

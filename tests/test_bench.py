@@ -51,3 +51,10 @@ def test_unknown_names_are_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         bench.main()
     assert "expected early" in capsys.readouterr().err
+
+
+def test_work_grows_with_the_batch_and_with_the_square_of_the_width():
+    (_, narrow), (_, twice), (_, wide) = (
+        bench.forward_once((width,) * 4, 16, batch) for width, batch in ((16, 1), (16, 2), (32, 1))
+    )
+    assert twice == pytest.approx(2 * narrow, rel=0.01) and 3.5 < wide / narrow < 4
