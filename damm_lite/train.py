@@ -66,8 +66,9 @@ def train(model, schedule, dataset, config=None, objective=None, *, progress=Tru
     model.to(accelerator.device).train()
     if accelerator.num_processes > 1:
         share_batch_statistics(model, accelerator.device)
-    ema = AveragedModel(model, avg_fn=_average(config.ema_decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    ema = AveragedModel(model, multi_avg_fn=_average(config.ema_decay), use_buffers=True)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=True)
     done = load_state(resume, model, ema, optimizer, config) if resume else 0
     target_of = model.objective.target
     shared, optimizer = accelerator.prepare(model, optimizer)
@@ -86,7 +87,7 @@ def train(model, schedule, dataset, config=None, objective=None, *, progress=Tru
         mean = accelerator.reduce(loss.detach(), "mean").item()
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss is {mean} at step {step} of seed {config.seed}")
-        accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         ema.update_parameters(model)
@@ -165,9 +166,10 @@ def _learning_rate(step, config):
 def _average(decay):
     """Exponential moving average that follows closely at first, so that short runs work too."""
 
-    def update(average, value, count):
-        if not average.is_floating_point():
-            return value
-        return average + (value - average) * (1 - min(decay, (1 + count) / (10 + count)))
+    def update(averages, values, count):
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + count) / (10 + count)))
+        else:
+            torch._foreach_copy_(averages, values)
 
     return update
