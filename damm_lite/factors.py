@@ -18,7 +18,7 @@ from damm_lite.gates import DAMMP, Average, DecideOnce, HardSpatialDAMMP, MultiM
 from damm_lite.metrics import psnr, ssim
 from damm_lite.predict import predict
 from damm_lite.schedules import PredictsImage, PredictsNoise, PredictsVelocity, scaled_linear_schedule
-from damm_lite.train import TrainConfig, damm_objective, released_objective, train
+from damm_lite.train import TrainConfig, damm_objective, released_objective, specialist_objective, train
 from damm_lite.tumours import HELD_OUT_SEED, SyntheticTumours
 from damm_lite.unet import UNetConfig
 
@@ -79,7 +79,11 @@ FACTORS = {
         "query": Level(Network(confidence=QueryConfidence)),
         "none": Level(Network(confidence=None)),
     },
-    "loss": {"ours": Level(), "released": Level(Network(objective=released_objective))},
+    "loss": {
+        "ours": Level(),
+        "specialists": Level(Network(objective=specialist_objective)),
+        "released": Level(Network(objective=released_objective)),
+    },
     "objective": {
         "image": Level(),
         "velocity": Level(Network(target=PredictsVelocity)),

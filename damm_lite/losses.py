@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional
 
+from damm_lite.gates import upsample
+
 
 def damm_loss(output, target, trusted=None, *, alpha=0.01):
     """Our objective: both branches always trained, and u taught which of them is closer; a scalar.
@@ -19,6 +21,29 @@ def damm_loss(output, target, trusted=None, *, alpha=0.01):
     better = functional.adaptive_avg_pool2d(gain, u.shape[2:]) > 0  # (B, 1, h, w)
     gate = functional.binary_cross_entropy(u, better.to(u.dtype))
     return l_uni.mean() + (trusted * l_multi).mean() + alpha * gate
+
+
+def specialist_loss(output, target, trusted=None, *, alpha=0.01, power=4):
+    """`damm_loss` that lets each branch do what it is better at; a scalar.
+
+    The multi-modal branch's errors count with the weight trusted u^power, u upsampled: where its second
+    image misleads it, it need not hedge. The last term, alpha times the mean over the map's cells of
+    -(l_uni log u + l_multi log(1 - u)), over the patch's mean of l_uni + l_multi, is least where
+    u = l_uni / (l_uni + l_multi): still above 1/2 where the multi-modal branch errs less, but cells in
+    which both err little hardly count.
+    """
+    trusted = torch.ones_like(target[:, :1]) if trusted is None else trusted
+    u = output.confidence_map[:, None]
+    l_uni, l_multi = (output.uni - target).square(), (output.multi - target).square()
+    believed = trusted * upsample(u.detach(), 4) ** power
+    by_cell = [
+        functional.adaptive_avg_pool2d(each.detach().mean(dim=1, keepdim=True), u.shape[2:])  # (B, 1, h, w)
+        for each in (l_uni, l_multi)
+    ]
+    total = sum(by_cell)
+    weight = total / total.mean(dim=(1, 2, 3), keepdim=True)
+    gate = functional.binary_cross_entropy(u, by_cell[0] / total, weight)
+    return l_uni.mean() + (believed * l_multi).mean() + alpha * gate
 
 
 def released_loss(output, target, *, alpha=1e-4, gamma=0.5):

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from damm_lite.checkpoint import load_state
 from damm_lite.data import stack
-from damm_lite.losses import damm_loss, released_loss, warmup_loss
+from damm_lite.losses import damm_loss, released_loss, specialist_loss, warmup_loss
 from damm_lite.mismatch import make_mismatches
 from damm_lite.parallel import share_batch_statistics
 
@@ -130,6 +130,12 @@ def damm_objective(model, batch):
     """Our objective: both branches always, and a confidence taught by made mismatches."""
     output = model(batch["xt"], batch["t"], batch["primary"], batch["spoilt"])
     return damm_loss(output, batch["answer"], batch["trusted"])
+
+
+def specialist_objective(model, batch):
+    """The same, and each branch is left to what it is better at: what the shipped weights were trained with."""
+    output = model(batch["xt"], batch["t"], batch["primary"], batch["spoilt"])
+    return specialist_loss(output, batch["answer"], batch["trusted"])
 
 
 def released_objective(model, batch):

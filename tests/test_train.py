@@ -17,6 +17,7 @@ from damm_lite.train import (
     damm_objective,
     prepare,
     released_objective,
+    specialist_objective,
     train,
     unet_objective,
     warmup_objective,
@@ -98,7 +99,7 @@ def test_learning_rate_warms_up_and_decays(patches):
     assert seen == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("objective", [damm_objective, released_objective, warmup_objective])
+@pytest.mark.parametrize("objective", [damm_objective, specialist_objective, released_objective, warmup_objective])
 @pytest.mark.parametrize("target", [PredictsNoise, PredictsVelocity, PredictsImage])
 def test_every_objective_trains(patches, objective, target):
     torch.manual_seed(0)

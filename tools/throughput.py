@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import damm_lite as dl
-from bench import DEVICE, RESULTS, apart, seconds_of, store
+from bench import DEVICE, RESULTS, apart, load, seconds_of, store
 
 ON_GPU = DEVICE.type == "cuda"
 PRECISION = torch.bfloat16 if ON_GPU else torch.float32
@@ -48,26 +48,21 @@ def ceilings(side=8192 if ON_GPU else 2048, elements=2**28 if ON_GPU else 2**25)
     return 2 * side**3 / product, 2 * x.nbytes / copy
 
 
-def network():
-    """A network with the widths of the shipped one."""
-    torch.manual_seed(0)
-    return dl.DAMMNet(dl.UNetConfig(2, 1, (16, 16, 32, 64), 64), objective=dl.PredictsImage).to(DEVICE)
-
-
 def images(batch, side):
     """A batch of noise in the place of a target and its conditions."""
     return {name: torch.rand(batch, 1, side, side) * 2 - 1 for name in ("target", "primary", "secondary")}
 
 
 def training_step(side, batch):
-    """A function that makes one step of training."""
-    model = network().train()
-    ready = dl.prepare(dl.scaled_linear_schedule(), model.objective.target, images(batch, side), torch.Generator())
-    ready, optimizer = {name: x.to(DEVICE) for name, x in ready.items()}, torch.optim.AdamW(model.parameters())
+    """A function that makes one step of training, as the shipped weights were trained."""
+    model, schedule = load("tumour-64")
+    ready = dl.prepare(schedule, model.objective.target, images(batch, side), torch.Generator())
+    ready = {name: x.to(DEVICE) for name, x in ready.items()}
+    optimizer = torch.optim.AdamW(model.train().parameters(), fused=True)
 
     def step():
         with torch.autocast(DEVICE.type, PRECISION, enabled=ON_GPU):
-            loss = dl.damm_objective(model, ready)
+            loss = dl.specialist_objective(model, ready)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -77,7 +72,10 @@ def training_step(side, batch):
 
 def reverse_step(side, batch):
     """A function that makes one step of prediction: both encoders, then each decoder for half of the images."""
-    model, given = dl.for_inference(network()), {name: x.to(DEVICE) for name, x in images(batch, side).items()}
+    model, given = (
+        dl.for_inference(load("tumour-64")[0]),
+        {name: x.to(DEVICE) for name, x in images(batch, side).items()},
+    )
     t = torch.full((batch,), 500, device=DEVICE)
     use_multi = torch.arange(batch, device=DEVICE) % 2 == 0
 

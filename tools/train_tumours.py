@@ -1,7 +1,7 @@
 """Train a network on simulated tumours, measure it on held-out patches, and store it.
 
     python tools/train_tumours.py --size 32 --minutes 9                 # about 1 M parameters from scratch
-    python tools/train_tumours.py --out data/weights/tumour-64.safetensors
+    python tools/train_tumours.py --widths 16 16 24 48 --out data/weights/tumour-64.safetensors
     python tools/train_tumours.py --released --out data/weights/tumour-64-released.safetensors
     python tools/train_tumours.py --concat --out data/weights/concat-64.safetensors
     python tools/train_tumours.py --regression both --seed 1 --out _build/baselines/both-1.safetensors
@@ -123,9 +123,9 @@ def train_resumably(model, schedule, patches, config, objective, state):
 
 
 def train_ours(network, schedule, patches, config, state):
-    """A head that reads both streams; both branches always trained; the network predicts x0."""
+    """A head that reads both streams; each branch trained for what it is better at; the network predicts x0."""
     model = dl.DAMMNet(network, dl.JointConfidence, objective=dl.PredictsImage)
-    return train_resumably(model, schedule, patches, config, dl.damm_objective, state)
+    return train_resumably(model, schedule, patches, config, dl.specialist_objective, state)
 
 
 def train_released(network, schedule, patches, config, state):
