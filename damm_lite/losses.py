@@ -36,13 +36,13 @@ def specialist_loss(output, target, trusted=None, *, alpha=0.01, power=4):
     u = output.confidence_map[:, None]
     l_uni, l_multi = (output.uni - target).square(), (output.multi - target).square()
     believed = trusted * upsample(u.detach(), 4) ** power
-    by_cell = [
+    cost_uni, cost_multi = (
         functional.adaptive_avg_pool2d(each.detach().mean(dim=1, keepdim=True), u.shape[2:])  # (B, 1, h, w)
         for each in (l_uni, l_multi)
-    ]
-    total = sum(by_cell)
-    weight = total / total.mean(dim=(1, 2, 3), keepdim=True)
-    gate = functional.binary_cross_entropy(u, by_cell[0] / total, weight)
+    )
+    at_stake = (cost_uni + cost_multi).mean(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(u.dtype).tiny)
+    gate = functional.binary_cross_entropy(u, torch.ones_like(u), cost_uni / at_stake)  # log clamped: u may be 0 or 1
+    gate = gate + functional.binary_cross_entropy(u, torch.zeros_like(u), cost_multi / at_stake)
     return l_uni.mean() + (believed * l_multi).mean() + alpha * gate
 
 

@@ -78,6 +78,17 @@ def test_specialist_loss_is_least_at_the_share_of_the_error():
     assert u[left.argmin()].item() == pytest.approx(0.16 / 0.2, abs=0.006)
 
 
+def test_specialist_loss_is_finite_where_there_is_nothing_to_learn():
+    right = torch.rand(2, 1, 8, 8)
+    u = torch.full((2, 2, 2), 0.7, requires_grad=True)
+    uni, multi = right.clone().requires_grad_(), right.clone().requires_grad_()
+    uni.data[1, :, :4] += 0.1  # patch 0 is perfect, patch 1 in half of its cells
+    loss = specialist_loss(DAMMOutput(uni, multi, None, u), right)
+    loss.backward()
+    assert loss.isfinite() and all(x.grad.isfinite().all() for x in (u, uni, multi))
+    assert (u.grad[1, 0] < 0).all() and not u.grad[0].any() and not u.grad[1, 1].any()  # u is to rise where uni errs
+
+
 def test_released_loss_starves_the_losing_branch():
     uni, multi, target = (torch.randn(2, 1, 4, 4) for _ in range(3))
     multi.requires_grad_()

@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+import damm_lite as dl
 import throughput
 
 
@@ -24,13 +26,10 @@ def test_work_grows_with_the_batch(make):
 
 def test_training_computes_three_times_what_prediction_does():
     """Backwards through a convolution costs it twice, and training runs both decoders."""
-    model, counts = throughput.load("tumour-64")[0], []
-    given = throughput.images(2, 16)
-    for work in (
-        throughput.training_step(16, 2),
-        lambda: model(given["target"], torch.ones(2), given["primary"], given["secondary"]),
-    ):
-        with throughput.FlopCounterMode(display=False) as counter:
+    (model, _), image = dl.load_pretrained("tumour-64"), torch.zeros(2, 1, 16, 16)
+    counts = []
+    for work in (throughput.training_step(16, 2), lambda: model(image, torch.ones(2), image, image)):
+        with FlopCounterMode(display=False) as counter:
             work()
         counts.append(counter.get_total_flops())
     assert counts[0] == pytest.approx(3 * counts[1], rel=0.05)

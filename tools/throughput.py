@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,42 +49,31 @@ def ceilings(side=8192 if ON_GPU else 2048, elements=2**28 if ON_GPU else 2**25)
     return 2 * side**3 / product, 2 * x.nbytes / copy
 
 
-def images(batch, side):
-    """A batch of noise in the place of a target and its conditions."""
-    return {name: torch.rand(batch, 1, side, side) * 2 - 1 for name in ("target", "primary", "secondary")}
+def noise(*shape):
+    """Images in [-1, 1] that cost the same as any others."""
+    return torch.rand(shape) * 2 - 1
 
 
 def training_step(side, batch):
     """A function that makes one step of training, as the shipped weights were trained."""
     model, schedule = load("tumour-64")
-    ready = dl.prepare(schedule, model.objective.target, images(batch, side), torch.Generator())
-    ready = {name: x.to(DEVICE) for name, x in ready.items()}
-    optimizer = torch.optim.AdamW(model.train().parameters(), fused=True)
-
-    def step():
-        with torch.autocast(DEVICE.type, PRECISION, enabled=ON_GPU):
-            loss = dl.specialist_objective(model, ready)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    accelerator = Accelerator(mixed_precision="bf16" if ON_GPU else "no")
+    patches = [dict(zip(("target", "primary", "secondary"), noise(3, 1, side, side), strict=True))] * batch
+    config = dl.TrainConfig(batch_size=batch)
+    steps = dl.train(model, schedule, patches, config, dl.specialist_objective, progress=False, accelerator=accelerator)
+    return partial(next, steps)
 
 
 def reverse_step(side, batch):
     """A function that makes one step of prediction: both encoders, then each decoder for half of the images."""
-    model, given = (
-        dl.for_inference(load("tumour-64")[0]),
-        {name: x.to(DEVICE) for name, x in images(batch, side).items()},
-    )
-    t = torch.full((batch,), 500, device=DEVICE)
+    model, t = dl.for_inference(load("tumour-64")[0]), torch.full((batch,), 500, device=DEVICE)
+    xt, primary, secondary = noise(3, batch, 1, side, side).to(DEVICE)
     use_multi = torch.arange(batch, device=DEVICE) % 2 == 0
 
     @torch.inference_mode()
     def step():
         with torch.autocast(DEVICE.type, PRECISION, enabled=ON_GPU):
-            encoded = model.encode(given["target"], t, given["primary"], given["secondary"])
-            dl.DAMMP.take(model, encoded, use_multi)
+            dl.DAMMP.take(model, model.encode(xt, t, primary, secondary), use_multi)
 
     return step
 
