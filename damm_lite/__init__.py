@@ -125,7 +125,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ablate": ["ablate", "read_spec", "run_grid", "summarise"],
         "download": ["fetch", "load_pretrained"],
         "notebook": ["check_parameters", "load_results", "self_check", "show_source"],
-        "plotting": ["image_grid", "show_ablation", "show_batch", "show_image", "show_planes", "to_frames"],
+        "plotting": [
+            "image_grid",
+            "scaling_exponents",
+            "show_ablation",
+            "show_batch",
+            "show_image",
+            "show_planes",
+            "show_scaling",
+            "to_frames",
+        ],
         "widgets": ["slider_of_frames"],
     },
 )

@@ -1,5 +1,7 @@
 """Figures in one look: vessels green, nuclei blue, nanoparticles magma, confidence viridis, MRI grey."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -125,4 +127,40 @@ def show_ablation(table):
     axis.invert_yaxis()
     axis.set(xlabel="mean SSIM on held-out patches; one point a training seed")
     axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def scaling_exponents(table, columns=("seconds", "multiply_adds", "memory")):
+    """How each column grows from the second largest to the largest size: p where it grows like size^p.
+
+    `table` has rows (varied, size, columns); returned is a row for each quantity that was varied.
+    """
+    largest = table.sort_values("size").groupby("varied", sort=False).tail(2).groupby("varied", sort=False)
+    growth = np.log(largest[["size", *columns]].last() / largest[["size", *columns]].first())
+    return growth[[*columns]].div(growth["size"], axis=0).reindex(table["varied"].unique())
+
+
+def show_scaling(table, expected):
+    """Seconds and memory over the size of what was varied, both logarithmic, beside the slopes that were expected.
+
+    `table` is that of `scaling_exponents`, `expected` a table of the exponents that one would expect, with the
+    same rows and columns as its result. Returns the figure.
+    """
+    rows = {"seconds": "seconds", "memory": "memory (GiB)"}
+    figure, axes = plt.subplots(
+        len(rows), len(expected), figsize=(2.8 * len(expected), 5), sharex="col", sharey="row", squeeze=False,
+        facecolor="white", layout="constrained",
+    )  # fmt: skip
+    for (r, column), (c, varied) in itertools.product(enumerate(rows), enumerate(expected.index)):
+        axis, part = axes[r, c], table[table["varied"] == varied].sort_values("size")
+        sizes, exponent = part["size"].to_numpy(), expected.loc[varied, column]
+        slope = (sizes / sizes[0]) ** exponent * part[column].iloc[0]
+        axis.loglog(sizes, slope, "--", color="#777777", label=f"size$^{exponent}$")
+        axis.loglog(sizes, part[column], "o-", color=COLOURS["target"], label="measured")
+        axis.set_xticks(sizes, sizes)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+        axes[-1, c].set_xlabel(varied)
+        axes[r, 0].set_ylabel(rows[column])
     return figure

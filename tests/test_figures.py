@@ -8,11 +8,21 @@ matplotlib.use("Agg")
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from damm_lite.data import stack
-from damm_lite.plotting import COLOURMAPS, image_grid, show_batch, show_image, show_planes, to_frames
+from damm_lite.plotting import (
+    COLOURMAPS,
+    image_grid,
+    scaling_exponents,
+    show_batch,
+    show_image,
+    show_planes,
+    show_scaling,
+    to_frames,
+)
 from damm_lite.predict import Prediction
 from damm_lite.tumours import SyntheticTumours
 from damm_lite.widgets import slider_of_frames
@@ -90,3 +100,21 @@ def test_planes_of_a_volume_keep_their_proportions():
     np.testing.assert_array_equal(axes[2, 0].images[0].get_array(), volume[4, 1:9, 2:6][::-1, ::-1].T)
     bar = axes[0, 0].artists[0]
     assert bar.size_bar.get_children()[0].get_width() == 4 and "4 mm" in bar.txt_label.get_children()[0].get_text()
+
+
+def test_exponents_are_those_of_the_largest_sizes():
+    """Seconds 3 n^2 and memory 1 + n^3 / 1000, which is flat at first; rows in any order."""
+    n = np.array([16.0, 1.0, 4.0])
+    sides = pd.DataFrame(dict(varied="side", size=n, seconds=3 * n**2, memory=1 + n**3 / 1000))
+    batches = pd.DataFrame(dict(varied="batch", size=n, seconds=n, memory=7.0))
+    table, columns = pd.concat([sides, batches]), ["seconds", "memory"]
+    found = scaling_exponents(table, columns)
+    assert found.index.tolist() == ["side", "batch"]
+    steep = np.log((1 + 4.096) / (1 + 0.064)) / np.log(4)
+    np.testing.assert_allclose(found, [[2, steep], [1, 0]], atol=1e-12)
+
+    figure = show_scaling(table, pd.DataFrame([[2, 3], [1, 1]], index=["side", "batch"], columns=columns))
+    lines = {(axis.get_xlabel(), axis.get_ylabel()): axis.lines for axis in figure.axes}
+    expected, measured = lines["side", "memory (GiB)"]
+    np.testing.assert_allclose(measured.get_ydata(), [1.001, 1.064, 5.096])
+    np.testing.assert_allclose(expected.get_ydata(), 1.001 * np.array([1, 4, 16]) ** 3)

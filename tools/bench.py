@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import tifffile
 import torch
 from torch.utils.data import DataLoader
@@ -208,15 +209,25 @@ def imports(repeats):
     yield dict(benchmark="import, beyond torch", value=ours - other, unit="s", wanted=1.5, ours=ours, other=other)
 
 
+def memory_held():
+    """GiB taken now: on a GPU by tensors, else by this process."""
+    held = torch.cuda.memory_allocated(DEVICE) if DEVICE.type == "cuda" else psutil.Process().memory_info().rss
+    return held / 2**30
+
+
 def peak_of(work):
-    """What `work()` returns, and the GiB it takes at its peak beyond what there was before; in a fresh process."""
-    before = peak_memory(DEVICE)
+    """What `work()` returns, and the GiB that it takes at its peak beyond what was held before; in a fresh process.
+
+    On a CPU that is an upper bound: imports may have had a higher peak of their own.
+    """
+    before = memory_held()
     return work(), peak_memory(DEVICE) - before
 
 
 def apart(work):
     """`peak_of(work)` in a process of its own; `work` must be a function of this file or a partial of one."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # A process started by "spawn" inherits this one's peak on Linux; one of the fork server does not.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
         return pool.submit(peak_of, work).result()
 
 
