@@ -85,10 +85,22 @@ class MultiModal:
 
 
 class SpatialDAMMP:
-    """A gate for every pixel: both branches, mixed by the confidence map, upsampled."""
+    """A gate for every pixel: both branches, mixed by the confidence map, upsampled and sharpened.
+
+    The multi-modal branch gets the share u^k / (u^k + (1 - u)^k), k = `sharpness` > 0. With k = 1 that is u
+    itself, which suits branches that err independently; the more alike they err, the more the better one
+    deserves. A large k is the gate of `HardSpatialDAMMP` with gamma = 1/2.
+    """
+
+    def __init__(self, sharpness=2.0):
+        if not sharpness > 0:
+            raise ValueError(f"sharpness: expected a number above 0, got {sharpness}")
+        self.sharpness = sharpness
 
     def __call__(self, model, encoded):
-        return _mix(model, encoded, upsample(encoded.confidence_map, 4))
+        u = upsample(encoded.confidence_map, 4)
+        share = torch.sigmoid(self.sharpness * torch.logit(u))  # the same formula, without powers
+        return _mix(model, encoded, share)
 
 
 class HardSpatialDAMMP:

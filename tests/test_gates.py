@@ -1,5 +1,6 @@
 """The gates: which branch they believe."""
 
+import pytest
 import torch
 
 from damm_lite.gates import DAMMP, Average, HardSpatialDAMMP, MultiModal, SpatialDAMMP, UniModal
@@ -36,16 +37,29 @@ def test_gates_do_not_mind_the_order_of_a_batch():
         assert torch.equal(whole.trust[order], shuffled.trust)
 
 
-def test_spatial_dammp_mixes_by_pixel():
+def test_gates_mix_by_pixel():
     model, args = tiny(), inputs()
     encoded = encoded_with(model, [1.0, 0.0, 0.25, 0.5], args)
     uni, multi = model.decode_uni(encoded), model.decode_multi(encoded)
-    u = torch.tensor([1.0, 0.0, 0.25, 0.5]).view(-1, 1, 1, 1)
-    expected = {SpatialDAMMP(): u, HardSpatialDAMMP(): (u >= 0.5).float(), Average(): torch.full_like(u, 0.5)}
-    for gate, share in expected.items():
-        decision = gate(model, encoded)
+    expected = {
+        SpatialDAMMP(sharpness=1): [1, 0, 1 / 4, 1 / 2],
+        SpatialDAMMP(): [1, 0, 1 / 10, 1 / 2],  # (1/4)^2 to (3/4)^2 is 1 to 9
+        SpatialDAMMP(sharpness=3): [1, 0, 1 / 28, 1 / 2],
+        SpatialDAMMP(sharpness=400): [1, 0, 0, 1 / 2],
+        HardSpatialDAMMP(): [1, 0, 0, 1],
+        HardSpatialDAMMP(gamma=0.2): [1, 0, 1, 1],
+        Average(): [1 / 2] * 4,
+    }
+    for gate, shares in expected.items():
+        decision, share = gate(model, encoded), torch.tensor(shares, dtype=torch.float32).view(-1, 1, 1, 1)
         torch.testing.assert_close(decision.output, share * multi + (1 - share) * uni, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(decision.trust, share.flatten())
+
+
+@pytest.mark.parametrize("sharpness", [0, -1.0, float("nan")])
+def test_a_mix_is_sharpened_by_a_positive_number(sharpness):
+    with pytest.raises(ValueError, match="sharpness: expected a number above 0, got"):
+        SpatialDAMMP(sharpness)
 
 
 def test_early_decision_is_the_whole_network():

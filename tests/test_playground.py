@@ -99,10 +99,12 @@ def test_rounded_weights_predict_as_well():
     assert scores[0]["ssim"] == pytest.approx(scores[1]["ssim"], abs=1e-3)
 
 
-def test_less_than_six_megabytes_cross_the_network():
+def test_less_than_six_megabytes_cross_the_network_and_the_button_says_how_many():
     runtime = SCRIPTS / "onnxruntime-web" / "dist"
     files = [*runtime.iterdir(), *FOLDER.iterdir()]
-    assert sum(len(gzip.compress(file.read_bytes())) for file in files) < 6e6
+    size = sum(len(gzip.compress(file.read_bytes())) for file in files)
+    assert size < 6e6
+    assert f"Load the network ({size / 1e6:.0f} MB)" in (FOLDER / "playground.js").read_text()
 
 
 def test_nothing_is_loaded_before_the_click(page):

@@ -38,6 +38,7 @@ GATES = {
     "multi": dl.MultiModal(),
     "damm": dl.DAMMP(),
     "soft": dl.SpatialDAMMP(),
+    "plain": dl.SpatialDAMMP(sharpness=1),
     "hard": dl.HardSpatialDAMMP(),
     "average": dl.Average(),
 }

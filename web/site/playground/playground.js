@@ -30,7 +30,7 @@ const FORM = `
       <label>down <input type="range" name="down"> <output name="downText"></output></label></fieldset>
     <div class="playground-buttons">
       <button type="button" name="fresh">New tissue</button> <button type="button" name="clear">Clear</button>
-      <button type="submit" name="run">Load the network (6 MB) and denoise</button>
+      <button type="submit" name="run">Load the network (5 MB) and denoise</button>
     </div>
   </form>
   <p class="playground-status" role="status"></p>
