@@ -17,7 +17,15 @@ from damm_lite.fusion import MMFM, UAFM, Addition, Concatenation, JointConfidenc
 from damm_lite.gates import DAMMP, Average, DecideOnce, HardSpatialDAMMP, MultiModal, SpatialDAMMP, UniModal
 from damm_lite.metrics import psnr, ssim
 from damm_lite.predict import predict
-from damm_lite.schedules import PredictsImage, PredictsNoise, PredictsVelocity, scaled_linear_schedule
+from damm_lite.samplers import ddim_sampler, dpm_sampler
+from damm_lite.schedules import (
+    PredictsImage,
+    PredictsNoise,
+    PredictsVelocity,
+    cosine_schedule,
+    linear_schedule,
+    scaled_linear_schedule,
+)
 from damm_lite.train import TrainConfig, damm_objective, released_objective, specialist_objective, train
 from damm_lite.tumours import HELD_OUT_SEED, SyntheticTumours
 from damm_lite.unet import UNetConfig
@@ -32,6 +40,7 @@ class Network:
     confidence: type | None = JointConfidence
     target: type = PredictsImage
     objective: Callable = damm_objective
+    schedule: Callable = scaled_linear_schedule
     divergent: float = 0.1  # share of the training pairs; fewer than in the field, which has half
 
 
@@ -42,6 +51,7 @@ class Level:
     network: Network = Network()
     gate: Callable = DAMMP  # makes a gate; called once a prediction
     num_steps: int = 20
+    sampler: Callable = ddim_sampler
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,17 @@ FACTORS = {
         "velocity": Level(Network(target=PredictsVelocity)),
         "noise": Level(Network(target=PredictsNoise)),
     },
+    "schedule": {
+        "scaled linear": Level(),
+        "linear": Level(Network(schedule=linear_schedule)),
+        "cosine": Level(Network(schedule=cosine_schedule)),
+    },
+    "sampler": {
+        "DDIM, 20 steps": Level(),
+        "DPM-Solver++, 20 steps": Level(sampler=dpm_sampler),
+        "DDIM, 3 steps": Level(num_steps=3),
+        "DPM-Solver++, 3 steps": Level(num_steps=3, sampler=dpm_sampler),
+    },
     "gate": {
         "every step": Level(),
         "once": Level(gate=DecideOnce),
@@ -122,7 +143,7 @@ def train_network(network, budget, seed):
         fusion=network.fusion,
         attention=network.attention,
     )
-    schedule = scaled_linear_schedule()
+    schedule = network.schedule()
     patches = list(SyntheticTumours(budget.patches, budget.size, seed, network.divergent))
     config = TrainConfig(budget.steps, budget.batch_size, seed=seed)
     *_, last = train(model, schedule, patches, config, network.objective)
@@ -142,7 +163,7 @@ def measure(level, budget, seed):
     model, schedule = train_network(level.network, budget, seed)
     batch = held_out(budget)
     images = batch["primary"], batch["secondary"]
-    result = predict(model, schedule, *images, level.num_steps, branch=level.gate())
+    result = predict(model, schedule, *images, level.num_steps, branch=level.gate(), sampler=level.sampler)
     x0, target = result.x0.cpu(), batch["target"]
     row = dict(index=range(len(target)), kind=batch["kind"], confidence=result.confidence.cpu())
     return pd.DataFrame(row | dict(ssim=ssim(x0, target), psnr=psnr(x0, target)))

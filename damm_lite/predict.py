@@ -25,12 +25,15 @@ class Prediction(NamedTuple):
 
 
 @torch.inference_mode()
-def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="damm", num_samples=1):
+def predict(
+    model, schedule, primary, secondary, num_steps=20, seed=0, branch="damm", num_samples=1, sampler=ddim_sampler
+):
     """Sample the target for conditions (B, C, H, W) in [-1, 1]; returns a `Prediction`.
 
-    `branch` is "damm" (the gate decides), "uni", "multi", or a gate such as `SpatialDAMMP()`.
-    One sample is a guess; the mean of several predicts better and their spread says how
-    sure it is. The model itself is not touched: a copy `for_inference` runs. Noise comes from `seed` alone.
+    `branch` is "damm" (the gate decides), "uni", "multi", or a gate such as `SpatialDAMMP()`; `sampler` is
+    a function like `ddim_sampler`. One sample is a guess; the mean of several predicts better and their
+    spread says how sure it is. The model itself is not touched: a copy `for_inference` runs. Noise comes
+    from `seed` alone.
     Raises ValueError for an unknown branch or images that the network cannot take.
     """
     gate = gate_of(branch)
@@ -43,7 +46,7 @@ def predict(model, schedule, primary, secondary, num_steps=20, seed=0, branch="d
     shape = (len(primary), model.config.out_channels, *primary.shape[2:])
     noises = [torch.randn(shape, generator=generator).to(device) for _ in range(num_samples)]
     fast = for_inference(model)
-    drawn = [draw(fast, schedule, primary, secondary, noise, num_steps, gate) for noise in noises]
+    drawn = [draw(fast, schedule, primary, secondary, noise, num_steps, gate, sampler) for noise in noises]
     samples, decisions = torch.stack([x0 for x0, _ in drawn]), [d for _, decided in drawn for d in decided]
     trust = torch.stack([d.trust for d in decisions]).mean(dim=0)
     return Prediction(
@@ -63,7 +66,7 @@ def gate_of(branch):
     return gate
 
 
-def draw(model, schedule, primary, secondary, noise, num_steps, gate):
+def draw(model, schedule, primary, secondary, noise, num_steps, gate, sampler=ddim_sampler):
     """One sample (B, C, H, W) in [-1, 1] from `noise`, and the `Decision` of every step; `model` as it is."""
     encode, decisions = partial(gate.encode, model) if hasattr(gate, "encode") else model.encode, []
 
@@ -72,7 +75,7 @@ def draw(model, schedule, primary, secondary, noise, num_steps, gate):
         decisions.append(decision)
         return model.objective.to_eps(schedule, xt, decision.output, t)
 
-    return ddim_sampler(denoiser, schedule, noise, num_steps).clamp(-1, 1), decisions
+    return sampler(denoiser, schedule, noise, num_steps).clamp(-1, 1), decisions
 
 
 class VolumePrediction(NamedTuple):

@@ -10,7 +10,7 @@ from damm_lite.data import chunks, stack
 from damm_lite.gates import DAMMP, SpatialDAMMP
 from damm_lite.inference import for_inference
 from damm_lite.predict import predict, predict_slices, predict_unet
-from damm_lite.samplers import ddim_sampler
+from damm_lite.samplers import ddim_sampler, dpm_sampler
 from damm_lite.schedules import PredictsImage, scaled_linear_schedule
 from damm_lite.tumours import SyntheticTumours
 from damm_lite.unet import UNet, UNetConfig
@@ -32,8 +32,9 @@ def model():
 
 
 @pytest.mark.parametrize("branch", ["uni", "multi"])
-def test_a_branch_is_ddim_with_that_branch(model, conditions, branch):
-    result = predict(model, SCHEDULE, *conditions, num_steps=3, seed=4, branch=branch)
+@pytest.mark.parametrize("sampler", [ddim_sampler, dpm_sampler])
+def test_a_branch_is_the_sampler_with_that_branch(model, conditions, branch, sampler):
+    result = predict(model, SCHEDULE, *conditions, num_steps=3, seed=4, branch=branch, sampler=sampler)
     noise = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(4))
 
     network = for_inference(model)  # with the same rounding: the first step divides by sqrt(a) = 0.02
@@ -42,7 +43,7 @@ def test_a_branch_is_ddim_with_that_branch(model, conditions, branch):
         return getattr(network(xt, t, *conditions), branch)
 
     with torch.no_grad():
-        expected = ddim_sampler(denoiser, SCHEDULE, noise, 3).clamp(-1, 1)
+        expected = sampler(denoiser, SCHEDULE, noise, 3).clamp(-1, 1)
     torch.testing.assert_close(result.x0, expected, rtol=1e-4, atol=1e-4)
     assert result.branch == [branch] * 3 and (result.spread == 0).all()
 
