@@ -62,3 +62,16 @@ def test_other_fusions_are_made_ready_too():
     model = randomised(DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16), fusion=Twice))
     args = inputs(2, 8, 8)
     torch.testing.assert_close(for_inference(model)(*args).multi, model(*args).multi, rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_a_layer_has_just_computed_is_overwritten(model):
+    activations = [m for m in for_inference(model).modules() if isinstance(m, (nn.SiLU, nn.ReLU))]
+    assert activations and all(m.inplace for m in activations)
+    assert not any(m.inplace for m in model.modules() if isinstance(m, (nn.SiLU, nn.ReLU)))
+    x = torch.randn(1, 2, 4, 4)
+    before, first = x.clone(), nn.Sequential(nn.SiLU(), nn.Conv2d(2, 2, 1))
+    after_nothing = for_inference(nn.Sequential(nn.Identity(), nn.SiLU()))
+    with torch.inference_mode():
+        torch.testing.assert_close(for_inference(first)(x), first(x))
+        after_nothing(x)
+    assert torch.equal(x, before)
