@@ -1,7 +1,7 @@
 /** Sampling in the page: DDIM over the three parts of the network, and DAMMP's choice at each step. */
 
 const PARTS = ["encode", "decode_uni", "decode_multi"];
-const REVIEW = 5; // the branch that was not taken is decoded for show at every fifth step, and at the last
+const REVIEW = 10; // the branch that was not taken is decoded for show at every tenth step, and at the last
 
 /** Load onnxruntime-web, on one thread, from the folder `runtime`. */
 export async function loadRuntime(runtime) {

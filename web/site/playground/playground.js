@@ -157,11 +157,15 @@ class Playground {
   /** RGBA of an image in [-1, 1], or of the confidence in [0, 1], in the book's colours. */
   coloured(image, role) {
     const ramp = this.settings.colours[role];
-    const pixels = new Uint8ClampedArray(4 * image.length).fill(255);
-    image.forEach((value, k) => {
-      const level = Math.round(255 * Math.min(1, Math.max(0, role === "confidence" ? value : (value + 1) / 2)));
-      pixels.set(ramp.slice(3 * level, 3 * level + 3), 4 * k);
-    });
+    const pixels = new Uint8ClampedArray(4 * image.length);
+    for (let k = 0; k < image.length; k++) {
+      const value = role === "confidence" ? image[k] : (image[k] + 1) / 2;
+      const at = 3 * Math.round(255 * Math.min(1, Math.max(0, value)));
+      for (let channel = 0; channel < 3; channel++) {
+        pixels[4 * k + channel] = ramp[at + channel];
+      }
+      pixels[4 * k + 3] = 255;
+    }
     return pixels;
   }
 
@@ -184,7 +188,7 @@ class Playground {
       const { primary, secondary } = this.images;
       const first = noise(this.seed, this.settings.size ** 2);
       for await (const step of denoise(this.network, this.settings, primary, secondary, first)) {
-        await new Promise((resolve) => setTimeout(resolve)); // let the page paint and answer
+        await pause();
         if (run !== this.run) {
           return; // a newer run has begun
         }
@@ -224,6 +228,18 @@ class Playground {
         `DAMMP takes the ${name} branch.${time}`,
     );
   }
+}
+
+/** Let the page paint and answer; a timer would wait longer than there is need for. */
+function pause() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }
 
 function paint(canvas, pixels, size) {
