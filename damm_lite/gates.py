@@ -89,7 +89,8 @@ class SpatialDAMMP:
 
     The multi-modal branch gets the share u^k / (u^k + (1 - u)^k), k = `sharpness` > 0. With k = 1 that is u
     itself, which suits branches that err independently; the more alike they err, the more the better one
-    deserves. A large k is the gate of `HardSpatialDAMMP` with gamma = 1/2.
+    deserves. A large k is the gate of `HardSpatialDAMMP` with gamma = 1/2. Not in the paper. Raises ValueError
+    for any other k.
     """
 
     def __init__(self, sharpness=2.0):
