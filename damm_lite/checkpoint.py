@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file  # four times as fast as PyTorch's, same bytes: a state has thousands of tensors
 
 from damm_lite import damm, fusion, schedules, unet
 from damm_lite.files import written_aside
@@ -120,7 +120,7 @@ def _state(model, ema):
 
 
 def _save(path, tensors, description):
-    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    tensors = {key: value.contiguous().numpy(force=True) for key, value in tensors.items()}
     with written_aside(path) as whole:
         try:
             save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})

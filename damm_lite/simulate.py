@@ -36,6 +36,9 @@ class Physics:
     crowding_radius: float = 5.0  # Gaussian radius over which nuclei crowd, µm
 
 
+VESSEL = 12.0  # width of a typical vessel, µm
+
+
 def simulate_vessels(rng, size, *, density=250.0, pixel=2.0):
     """Draw vessels as winding tubes of 3-7 µm radius; (H, W) float32 in [0, 1].
 
@@ -167,14 +170,18 @@ def solve_steady_state(diffusivity, removal, exchange, pixel):
     centre[:, 1:] += right[:, :-1]
     centre[1:] += below[:-1]
     east, south = -right.ravel()[:-1], -below.ravel()[:-width]
-    system = sparse.diags([centre.ravel(), east, east, south, south], [0, 1, -1, width, -width], format="csr")
+    system = sparse.diags([centre.ravel(), east, east, south, south], [0, 1, -1, width, -width])
 
+    # Tissue of diffusivity 1 that loses `mean_loss`, each pixel scaled so that at the wavelength of a vessel,
+    # wave number w, what it says of a pixel, w² + mean_loss, is what D and the loss there say: D w² + loss.
     rows, cols = (2 - 2 * np.cos(np.pi * np.arange(n) / n) for n in shape)
-    mean_diffusivity, mean_loss = (np.exp(np.log(a).mean()) for a in (diffusivity, loss))
-    spectrum = mean_diffusivity * (rows[:, None] + cols) / pixel**2 + mean_loss
+    mean_loss, wave = np.exp(np.log(loss / diffusivity).mean()), (2 * np.pi / VESSEL) ** 2
+    spectrum = (rows[:, None] + cols) / pixel**2 + mean_loss
+    scale = np.sqrt((wave + mean_loss) / (wave * diffusivity + loss))
 
     def solve_uniform(rhs):
-        return idctn(dctn(rhs.reshape(shape), norm="ortho") / spectrum, norm="ortho").ravel()
+        modes = dctn(scale * rhs.reshape(shape), norm="ortho", overwrite_x=True) / spectrum
+        return (scale * idctn(modes, norm="ortho", overwrite_x=True)).ravel()
 
     uniform = LinearOperator(system.shape, matvec=solve_uniform, dtype=float)
     solution, failed = cg(system, exchange.ravel(), rtol=1e-9, maxiter=2000, M=uniform)

@@ -19,17 +19,18 @@ SET_THEME = """async (theme) => {
 SEEN = "(box) => [...box.querySelectorAll('img')].filter((image) => image.offsetParent).map((image) => image.src)"
 
 
-# Code is thousands of words that look alike: where a word and all around it have the classes of one before, it
-# becomes plain text, and the first of its kind is judged for all.
+# Code is thousands of words that look alike: where a word and all around it have the classes of another, it
+# becomes plain text, and one of its kind is judged for all. What is within it comes first.
 UNWRAP_REPETITIONS = """() => {
-    const seen = new Set();
-    for (const word of document.querySelectorAll(".highlight span")) {
-        if (word.childElementCount || !word.checkVisibility()) continue;
+    const seen = new Set(), repeated = new Set();
+    for (const word of [...document.querySelectorAll(".highlight span, .sig *")].reverse()) {
+        if (![...word.children].every((child) => repeated.has(child)) || !word.checkVisibility()) continue;
         const look = [];
         for (let element = word; element; element = element.parentElement) look.push(element.className);
-        if (seen.has(look.join("/"))) word.replaceWith(word.textContent);
+        if (seen.has(look.join("/"))) repeated.add(word);
         seen.add(look.join("/"));
     }
+    for (const word of repeated) word.replaceWith(word.textContent);  // now, as each change costs a layout
 }"""
 
 
@@ -83,7 +84,7 @@ def violations(page):
     """axe-core's serious and critical findings: [(rule, the elements)]."""
     page.add_script_tag(path=SCRIPTS / "axe-core" / "axe.min.js")
     page.evaluate(UNWRAP_REPETITIONS)
-    found = page.evaluate("async () => (await axe.run()).violations")
+    found = page.evaluate("async () => (await axe.run({ resultTypes: ['violations'] })).violations")
     return [
         (rule["id"], [node["html"][:120] for node in rule["nodes"]])
         for rule in found

@@ -1,5 +1,6 @@
 """A run that is killed and started again ends as if nothing had happened."""
 
+import functools
 import json
 import os
 import random
@@ -66,12 +67,24 @@ def assert_equal_runs(folder, expected, num_steps):
     assert np.array_equal(*losses) and len(losses[0]) == num_steps
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Returns the folder of a run of so many steps that nothing has disturbed; each is trained once."""
+
+    @functools.cache
+    def folder_of(num_steps):
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        assert finish(start(folder, num_steps)) == list(range(1, num_steps + 1))
+        return folder
+
+    return folder_of
+
+
 @pytest.mark.torture
-def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, torture, record_property):
+def test_killed_at_random_moments_it_ends_equal_to_the_bit(tmp_path, uninterrupted, torture, record_property):
     """Every second kill falls into the writing of a state."""
     kills, steps = (20, 240) if torture else (2, 32)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert finish(start(whole, steps)) == list(range(1, steps + 1))
+    whole, killed = uninterrupted(steps), tmp_path / "killed"
     moments, in_writing, saved = random.Random(0), 0, 0
     for kill in range(kills):
         process = start(killed, steps)
@@ -125,10 +138,9 @@ def sandbox():
     return ["bwrap", "--dev-bind", "/", "/"]
 
 
-def test_a_full_disk_leaves_a_state_to_go_on_from(tmp_path, sandbox):
-    whole, rescued = tmp_path / "whole", tmp_path / "rescued"
+def test_a_full_disk_leaves_a_state_to_go_on_from(tmp_path, uninterrupted, sandbox):
+    whole, rescued = uninterrupted(32), tmp_path / "rescued"
     rescued.mkdir()
-    assert finish(start(whole, 32))[-1] == 32
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     disk = [*sandbox, "--size", str(40 * 2**20), "--tmpfs", "/disk"]
     command = [*disk, sys.executable, "-c", IN_SMALL_DISK, SCRIPT, str(rescued)]
