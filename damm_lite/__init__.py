@@ -2,8 +2,8 @@
 
 Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
 mismatch, train, samplers, inference, predict, slides, baselines, metrics, factors, specification, jobs,
-ablate, notebook_grid, plotting, and for brains volumes, nifti, cases, brats, stored, shapes, anatomy, glioma,
-mri, brain. Names are loaded when first used, so that importing the package is quick and brings no plotting along.
+ablate, notebook_grid, plotting, and for brains volumes, nifti, cases, brats, stored, augment, shapes, anatomy,
+glioma, mri, brain. Names are loaded when first used, so that importing is quick and brings no plotting along.
 """
 
 import lazy_loader
@@ -46,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cases": ["find_cases", "hold_out", "patient_of", "split_patients"],
         "brats": ["BraTSSliceDataset", "CaseSlices"],
         "stored": ["StoredSlices"],
+        "augment": ["Augmented"],
         "anatomy": ["draw_brain", "draw_head"],
         "glioma": ["Growth", "compartments", "grow", "spread"],
         "mri": ["SEQUENCES", "TISSUES", "InversionRecovery", "SpinEcho", "Tissue", "ghost", "rician", "signal"],

@@ -34,12 +34,13 @@ class Encoded(NamedTuple):
 
     def select(self, rows):
         """The samples in `rows` (a boolean (B,) or indices)."""
-        return Encoded(
-            self.e[rows],
-            [a[rows] for a in self.uni],
-            [m[rows] for m in self.multi],
-            self.confidence_map[rows],
-        )
+        rows = torch.arange(len(self.e), device=self.e.device)[rows]
+
+        def pick(x):  # x[rows] for images with their channels last, three times as fast
+            return x.movedim(1, -1).index_select(0, rows).movedim(-1, 1)
+
+        uni, multi = ([pick(f) for f in features] for features in (self.uni, self.multi))
+        return Encoded(self.e[rows], uni, multi, pick(self.confidence_map))
 
 
 class DAMMNet(nn.Module):

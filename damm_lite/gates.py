@@ -26,15 +26,18 @@ def _decide(output, trust, encoded):
 class DAMMP:
     """The paper's gate: the uni-modal branch where c < gamma, else the multi-modal one.
 
-    c is known before either decoder has run, so each sample runs only the one it needs.
+    c is known before either decoder has run, so each sample runs only the one it needs. It is the mean of the
+    map, or, which the paper has no need of, of its cells in `region` (B, 1, H, W) or (1, H, W), 1 where a target
+    is: in the background around a brain neither branch can be wrong, and what u says of it is chance.
     """
 
-    def __init__(self, gamma=0.5):
-        self.gamma = gamma
+    def __init__(self, gamma=0.5, region=None):
+        self.gamma, self.region = gamma, region
 
     def __call__(self, model, encoded):
         """(network, `Encoded`) -> `Decision`."""
-        return self.take(model, encoded, encoded.confidence >= self.gamma)
+        c = encoded.confidence if self.region is None else mean_within(encoded.confidence_map, self.region)
+        return self.take(model, encoded, c >= self.gamma)._replace(confidence=c)
 
     @staticmethod
     def take(model, encoded, use_multi):
@@ -125,6 +128,14 @@ def _mix(model, encoded, u):
     """Both branches, the multi-modal one with weight u (B, 1, H, W)."""
     output = u * model.decode_multi(encoded) + (1 - u) * model.decode_uni(encoded)
     return _decide(output, u.mean(dim=(1, 2, 3)), encoded)
+
+
+def mean_within(confidence_map, region):
+    """Mean (B,) of a map (B, 1, h, w) over `region` (B, 1, H, W) or (1, H, W), or over all of it where it is empty."""
+    share = functional.adaptive_avg_pool2d(region.to(confidence_map), confidence_map.shape[2:])  # of each cell
+    share = share.expand_as(confidence_map)
+    share = share.where(share.sum(dim=(1, 2, 3), keepdim=True) > 0, 1.0)
+    return (confidence_map * share).sum(dim=(1, 2, 3)) / share.sum(dim=(1, 2, 3))
 
 
 def upsample(confidence_map, factor):

@@ -91,13 +91,15 @@ def predict_slices(model, schedule, primary, secondary, num_steps=20, seed=0, br
     """Predict a volume slice by slice, with a progress bar; conditions (n, C, H, W) in [-1, 1].
 
     Every slice begins with the same `num_samples` noises, so that what differs between neighbours
-    comes from their conditions. `branch` and what is raised are as in `predict`; the gate must be one
-    without a memory. Returns a `VolumePrediction`, on the CPU.
+    comes from their conditions. `branch` and what is raised are as in `predict`; a gate must be one
+    without a memory, or `branch` a list of n, one for each slice. Returns a `VolumePrediction`, on the CPU.
     """
+    branches = branch if isinstance(branch, list) else [branch] * len(primary)
     found = []
-    for first, second in tqdm(zip(primary, secondary, strict=True), desc="slices", total=len(primary)):
+    slices = zip(primary, secondary, branches, strict=True)
+    for first, second, gate in tqdm(slices, desc="slices", total=len(primary)):
         copies = (image.expand(num_samples, *image.shape) for image in (first, second))
-        found.append(predict(model, schedule, *copies, num_steps, seed, branch))
+        found.append(predict(model, schedule, *copies, num_steps, seed, gate))
     return VolumePrediction(
         samples=torch.stack([one.x0.cpu() for one in found], dim=1),
         branch=["multi" if 2 * one.branch.count("multi") >= num_samples else "uni" for one in found],

@@ -28,6 +28,26 @@ def test_dammp_takes_the_branch_that_confidence_names():
     torch.testing.assert_close(MultiModal()(model, encoded).output, multi)
 
 
+def test_dammp_decides_on_the_cells_of_its_region():
+    model, args = tiny(), inputs()
+    encoded = model.encode(*args)
+    b, _, h, w = encoded.confidence_map.shape
+    maps = torch.full((b, 1, h, w), 0.1)
+    maps[1, :, : h // 2] = 0.9
+    encoded = encoded._replace(confidence_map=maps)
+    region = torch.zeros(b, 1, 4 * h, 4 * w)
+    region[:3, :, : 2 * h] = 1  # the upper half; nothing at all in the last sample
+    decision = DAMMP(region=region)(model, encoded)
+    torch.testing.assert_close(decision.confidence, torch.tensor([0.1, 0.9, 0.1, 0.1]))
+    assert decision.trust.tolist() == [0, 1, 0, 0] and DAMMP(gamma=0.51)(model, encoded).trust.sum() == 0
+    torch.testing.assert_close(decision.output[1:2], model.decode_multi(encoded)[1:2], rtol=1e-4, atol=1e-5)
+    region = region[0]
+    region[:, 2 * h : 2 * h + 2] = 1  # half of the next row of cells, which therefore counts half
+    expected = (0.9 * h / 2 + 0.1 / 2) / (h / 2 + 1 / 2)
+    decision = DAMMP(region=region)(model, encoded)
+    torch.testing.assert_close(decision.confidence, torch.tensor([0.1, expected, 0.1, 0.1]))
+
+
 def test_gates_do_not_mind_the_order_of_a_batch():
     model, args, order = tiny(), inputs(), torch.tensor([2, 0, 3, 1])
     encoded = encoded_with(model, [0.9, 0.2, 0.7, 0.1], args)

@@ -7,7 +7,7 @@ import torch
 
 from damm_lite.damm import DAMMNet
 from damm_lite.data import chunks, stack
-from damm_lite.gates import DAMMP, SpatialDAMMP
+from damm_lite.gates import DAMMP, MultiModal, SpatialDAMMP
 from damm_lite.inference import for_inference
 from damm_lite.predict import predict, predict_slices, predict_unet
 from damm_lite.samplers import ddim_sampler, dpm_sampler
@@ -164,3 +164,7 @@ def test_a_volume_is_its_slices_with_the_same_noise_for_all(model, conditions):
         branch: predict_slices(model, SCHEDULE, *conditions, 1, branch=branch).branch for branch in ("uni", "multi")
     }
     assert names == {branch: [branch] * 3 for branch in names}
+    own = predict_slices(model, SCHEDULE, *conditions, 1, branch=["uni", MultiModal(), "uni"])
+    assert own.branch == ["uni", "multi", "uni"]
+    with pytest.raises(ValueError, match="shorter"):
+        predict_slices(model, SCHEDULE, *conditions, 1, branch=["uni"])

@@ -84,7 +84,7 @@ def early_decision(repeats):
     step = torch.randn(8, 1, SIZE, SIZE, generator=generator).to(DEVICE), torch.full((8,), 500, device=DEVICE)
     step += batch["primary"], batch["secondary"]
     with torch.inference_mode():
-        gamma = model.encode(*step).confidence.median().item()  # half the batch on either side
+        gamma = model.encode(*step).confidence.quantile(0.5).item()  # half the batch on either side
 
         def early():
             return dl.DAMMP(gamma)(model, model.encode(*step)).output
