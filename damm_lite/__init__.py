@@ -84,7 +84,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "UniModal",
         ],
         "losses": ["damm_loss", "released_loss", "specialist_loss", "warmup_loss"],
-        "mismatch": ["make_mismatches"],
+        "mismatch": ["SPOILT", "make_mismatches"],
         "official": ["load_official_state_dict"],
         "checkpoint": ["load_checkpoint", "load_state", "save_checkpoint", "save_state"],
         "train": [

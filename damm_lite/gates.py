@@ -28,7 +28,8 @@ class DAMMP:
 
     c is known before either decoder has run, so each sample runs only the one it needs. It is the mean of the
     map, or, which the paper has no need of, of its cells in `region` (B, 1, H, W) or (1, H, W), 1 where a target
-    is: in the background around a brain neither branch can be wrong, and what u says of it is chance.
+    is: in the background around a brain neither branch can be wrong, and what u says of it is chance. Calling it
+    raises ValueError for a region that is not as large as the images.
     """
 
     def __init__(self, gamma=0.5, region=None):
@@ -132,7 +133,10 @@ def _mix(model, encoded, u):
 
 def mean_within(confidence_map, region):
     """Mean (B,) of a map (B, 1, h, w) over `region` (B, 1, H, W) or (1, H, W), or over all of it where it is empty."""
-    share = functional.adaptive_avg_pool2d(region.to(confidence_map), confidence_map.shape[2:])  # of each cell
+    h, w = confidence_map.shape[2:]
+    if region.shape[-2:] != (4 * h, 4 * w):
+        raise ValueError(f"region: expected images of {4 * h} x {4 * w}, got shape {tuple(region.shape)}")
+    share = functional.avg_pool2d(region.to(confidence_map), 4)  # of each cell
     share = share.expand_as(confidence_map)
     share = share.where(share.sum(dim=(1, 2, 3), keepdim=True) > 0, 1.0)
     return (confidence_map * share).sum(dim=(1, 2, 3)) / share.sum(dim=(1, 2, 3))

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 BACKGROUND = -1.0
+SPOILT = 0.25  # share of a batch
 
 
 def swap(secondary, other, generator):
@@ -35,7 +36,7 @@ def hole(secondary, other, generator):
     return secondary.masked_fill(lost, BACKGROUND), (~lost).float()
 
 
-def make_mismatches(secondary, generator, fraction=0.25):
+def make_mismatches(secondary, generator, fraction=SPOILT):
     """Spoil `fraction` of a batch; (B, C, H, W) -> the same, and `trusted` (B, 1, H, W) in {0, 1}.
 
     Samples are spoilt by `swap`, `shift` and `hole` in turn. Everything random comes from

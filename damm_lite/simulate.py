@@ -36,7 +36,7 @@ class Physics:
     crowding_radius: float = 5.0  # Gaussian radius over which nuclei crowd, µm
 
 
-VESSEL = 12.0  # width of a typical vessel, µm
+VESSEL = 12.0  # wavelength at which vessels vary, µm: about the width of one
 
 
 def simulate_vessels(rng, size, *, density=250.0, pixel=2.0):
@@ -158,8 +158,9 @@ def solve_steady_state(diffusivity, removal, exchange, pixel):
     `diffusivity` D (µm²/s), `removal` k and `exchange` P v (1/s) are (H, W); `pixel` in µm.
     Cell-centred finite volumes: the flux between two pixels sees the harmonic mean of their
     diffusivities, and the error falls with the square of the pixel. The symmetric system is
-    solved by conjugate gradients; the uniform tissue, which a cosine transform solves exactly,
-    is the preconditioner, so the number of iterations does not grow with the image.
+    solved by conjugate gradients; uniform tissue, which a cosine transform solves exactly, with
+    each pixel scaled (after Concus and Golub, SIAM J Numer Anal 10:1103 (1973)), is the
+    preconditioner, so the number of iterations does not grow with the image.
     """
     shape = height, width = diffusivity.shape
     right, below = np.zeros(shape), np.zeros(shape)  # conductance to the next column, row

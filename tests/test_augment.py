@@ -66,7 +66,7 @@ def test_the_images_of_a_slice_stay_together(item):
         assert (version["primary"][version["target"] == -1] == -1).all()
 
 
-def test_versions_cover_what_they_should(item):
+def test_versions_cover_what_they_should():
     maps = torch.stack([draw_affine(np.random.default_rng(i)) for i in range(400)])
     determinant = maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0]
     assert 160 < (determinant < 0).sum() < 240, "half are mirrored"

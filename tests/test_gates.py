@@ -46,6 +46,8 @@ def test_dammp_decides_on_the_cells_of_its_region():
     expected = (0.9 * h / 2 + 0.1 / 2) / (h / 2 + 1 / 2)
     decision = DAMMP(region=region)(model, encoded)
     torch.testing.assert_close(decision.confidence, torch.tensor([0.1, expected, 0.1, 0.1]))
+    with pytest.raises(ValueError, match=f"region: expected images of {4 * h} x {4 * w}, got shape"):
+        DAMMP(region=region[:, 1:])(model, encoded)
 
 
 def test_gates_do_not_mind_the_order_of_a_batch():
