@@ -1,7 +1,7 @@
 """damm_lite: diffusion models and DAMM-Diffusion, small enough to read.
 
 Read it in this order: data, simulate, tumours, fluorescence, schedules, unet, fusion, damm, gates, losses,
-mismatch, train, samplers, inference, predict, slides, baselines, metrics, factors, specification, jobs,
+mismatch, train, tune, samplers, inference, predict, slides, baselines, metrics, factors, specification, jobs,
 ablate, notebook_grid, plotting, and for brains volumes, nifti, cases, brats, stored, augment, shapes, anatomy,
 glioma, mri, brain. Names are loaded when first used, so that importing is quick and brings no plotting along.
 """
@@ -99,6 +99,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "warmup_objective",
         ],
         "run": ["Progress", "fit"],
+        "tune": ["with_last_channel_shared"],
         "samplers": ["ddim_sampler", "ddim_step", "ddpm_sampler", "dpm_sampler", "posterior", "timestep_grid"],
         "inference": ["for_inference"],
         "predict": ["Prediction", "VolumePrediction", "predict", "predict_slices", "predict_unet"],
