@@ -213,6 +213,10 @@ def test_a_page_that_is_not_there_helps_at_any_depth(site):
     assert not failed
 
 
+SETTLE = """async () => {
+    await document.fonts.ready;
+    for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+}"""
 # What shifts after the page was read so far as a widget whose frames have yet to come.
 WATCH = """() => {
     window.shifted = 0;
@@ -229,6 +233,7 @@ def shift_of_widgets(site, name, width, has_room=True):
     page, held = browser.new_page(viewport={"width": width, "height": 800}), []
     page.set_default_timeout(60_000)
     page.route("**/*", lambda route: answer(route, []))
+    page.route("**/tex-mml-chtml.js", lambda route: route.abort())  # not what is asked
     page.route("**/late.png", lambda route: held.append(route))  # widgets begin when all images of the page are there
     page.add_init_script("""addEventListener("DOMContentLoaded", () => document.body.append(
         Object.assign(new Image(), { src: "/late.png" })))""")
@@ -236,9 +241,9 @@ def shift_of_widgets(site, name, width, has_room=True):
     if not has_room:
         page.add_style_tag(content=".widget-room::before { display: none !important }")
     page.wait_for_function("[...document.images].every((image) => image.complete || image.src.endsWith('late.png'))")
-    page.wait_for_timeout(500)
+    page.evaluate(SETTLE)
     page.evaluate(WATCH)
-    page.wait_for_timeout(200)
+    page.evaluate(SETTLE)
     for route in held:
         route.abort()
     page.wait_for_selector(".widget-slider [role=slider]")
