@@ -40,10 +40,12 @@ def test_early_decision_is_measured_on_a_mixed_batch_and_changes_nothing(monkeyp
 
     monkeypatch.setattr(dl.DAMMP, "take", staticmethod(noted))
     monkeypatch.setattr(bench, "SIZE", 16)
-    saved, apart = bench.early_decision(1)
-    assert apart["value"] <= apart["wanted"]
+    rows = list(bench.early_decision(1))
+    assert len({row["benchmark"] for row in rows}) == 4
+    for saved, apart in zip(rows[::2], rows[1::2], strict=True):
+        assert apart["value"] <= apart["wanted"]
+        np.testing.assert_allclose(saved["value"], 1 - saved["ours"] / saved["other"])
     assert all(0.25 < share < 0.75 for share in shares)
-    np.testing.assert_allclose(saved["value"], 1 - saved["ours"] / saved["other"])
 
 
 def test_unknown_names_are_refused(monkeypatch, capsys):
