@@ -67,6 +67,7 @@ def test_a_changed_number_in_a_stored_output_fails(tmp_path, stored, fails):
     notebook = nbformat.v4.new_notebook(cells=[cell, free])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, tmp_path / "chapter.ipynb")
+    (tmp_path / "tests").mkdir()
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-p", "no:cacheprovider"],
         cwd=tmp_path,
