@@ -2,6 +2,7 @@
 
 import functools
 import mimetypes
+import re
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 IS_OFFLINE = (HTML / SITE_FOLDER).is_dir()
 SCRIPTS = ROOT / "web" / "node_modules"
 CDN = "https://cdn.jsdelivr.net/npm/"
+ELSEWHERE = re.compile(r"^(?!http://127\.0\.0\.1:|data:|blob:)")  # what is not local: the rest needs no answer of ours
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 
@@ -79,14 +81,12 @@ def package_file(url):
 
 
 def answer(route, refused):
-    """Let local requests through, answer the CDN's from npm's packages, refuse and note all others.
+    """Answer a request `ELSEWHERE`: the CDN's from npm's packages; refuse and note all others.
 
     A site that was built with OFFLINE=1 has those packages itself, and nothing is answered for it.
     """
     url = route.request.url
-    if url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-        route.continue_()
-    elif not IS_OFFLINE and url.startswith(CDN) and package_file(url).is_file():
+    if not IS_OFFLINE and url.startswith(CDN) and package_file(url).is_file():
         kind = mimetypes.guess_type(url)[0] or "application/octet-stream"
         headers = {"Access-Control-Allow-Origin": "*", "Content-Type": kind}
         route.fulfill(body=package_file(url).read_bytes(), headers=headers)

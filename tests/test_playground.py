@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import damm_lite as dl
-from browser import HTML, SCRIPTS, answer, chromium, served
+from browser import ELSEWHERE, HTML, SCRIPTS, answer, chromium, served
 from damm_lite.samplers import ddim_sampler
 from export_onnx import NUM_STEPS, SIZE, browser_model
 
@@ -50,7 +50,7 @@ def page(browser, site):
     refused = []
     page = browser.new_page()
     page.set_default_timeout(120_000)
-    page.route("**/*", lambda route: answer(route, refused))
+    page.route(ELSEWHERE, lambda route: answer(route, refused))
     page.goto(f"{site}/playground.html")
     page.wait_for_selector(".playground-tissue")
     yield page
@@ -164,7 +164,7 @@ def test_misregistration_moves_the_nuclei(page):
 
 def test_a_browser_without_webassembly_is_told(browser, site):
     page = browser.new_page()
-    page.route("**/*", lambda route: answer(route, []))
+    page.route(ELSEWHERE, lambda route: answer(route, []))
     page.add_init_script("delete globalThis.WebAssembly")
     page.goto(f"{site}/playground.html")
     page.wait_for_selector("text=This browser has no WebAssembly")
@@ -180,7 +180,7 @@ def test_a_broken_network_is_told(browser, tmp_path):
     with served(tmp_path) as address:
         page = browser.new_page()
         page.set_default_timeout(120_000)
-        page.route("**/*", lambda route: answer(route, []))
+        page.route(ELSEWHERE, lambda route: answer(route, []))
         page.goto(f"{address}/playground.html")
         page.click("button[name=run]")
         page.wait_for_selector("text=The network could not run here")
