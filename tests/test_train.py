@@ -99,12 +99,8 @@ def test_learning_rate_warms_up_and_decays(patches):
     assert seen == pytest.approx(expected)
 
 
-# An objective sees the answer and not which target it is of: each once is enough.
-@pytest.mark.parametrize(
-    "objective, target",
-    [(damm_objective, target) for target in (PredictsNoise, PredictsVelocity, PredictsImage)]
-    + [(objective, PredictsVelocity) for objective in (specialist_objective, released_objective, warmup_objective)],
-)
+@pytest.mark.parametrize("objective", [damm_objective, specialist_objective, released_objective, warmup_objective])
+@pytest.mark.parametrize("target", [PredictsNoise, PredictsVelocity, PredictsImage])
 def test_every_objective_trains(patches, objective, target):
     torch.manual_seed(0)
     model = DAMMNet(SMALL, objective=target)
