@@ -22,12 +22,16 @@ def test_a_ratio_says_how_much_longer_the_other_took():
     assert row["value"] == 3 and row["ours"] == 2 and row["other"] == 6
 
 
-def test_rows_are_replaced_by_name_and_others_stay(tmp_path):
+def test_rows_are_replaced_by_name_and_machine_and_others_stay(tmp_path, monkeypatch):
     path = tmp_path / "benchmarks.csv"
     bench.store(path, [dict(benchmark="a", value=1.0), dict(benchmark="b", value=2.0)], ["benchmark"])
     bench.store(path, [dict(benchmark="a", value=3.14159)], ["benchmark"])
     table = pd.read_csv(path).set_index("benchmark")
     assert table["value"].to_dict() == {"a": 3.142, "b": 2.0}
+    monkeypatch.setattr(bench, "machine", lambda: dict(date="2030-01-01", machine="another", threads=1, torch="3"))
+    bench.store(path, [dict(benchmark="a", value=9.0)], ["benchmark"])
+    values = pd.read_csv(path).set_index(["benchmark", "machine"])["value"]
+    assert len(values) == 3 and values["a", "another"] == 9 and set(values["a"]) == {3.142, 9}
     assert table["date"].str.match(r"\d{4}-\d\d-\d\d").all() and (table["threads"] >= 1).all()
 
 

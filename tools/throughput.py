@@ -3,7 +3,7 @@
 Written: data/results/throughput.csv, a row for each step (of training, of prediction), side and batch. The
 ceilings are the rate of a large matrix product and that of a large copy. What a step computes is counted
 operation by operation, and so is what it moves, as if nothing stayed in a cache between two operations.
-Run nothing else meanwhile.
+Rows of other machines stay. Run nothing else meanwhile.
 """
 
 import argparse
@@ -18,9 +18,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import damm_lite as dl
-from bench import DEVICE, RESULTS, apart, load, seconds_of, store
+from bench import DEVICE, ON_GPU, RESULTS, apart, load, seconds_of, store
 
-ON_GPU = DEVICE.type == "cuda"
 PRECISION = torch.bfloat16 if ON_GPU else torch.float32
 SIDES, BATCHES = ((64, 128, 256), (1, 4, 16, 64, 256)) if ON_GPU else ((64, 128), (1, 4, 16))
 
