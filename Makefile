@@ -11,7 +11,7 @@ book: .venv/installed $(if $(OFFLINE),web/node_modules/installed)
 	@echo "Open file://$(CURDIR)/_build/html/index.html"
 
 test: lint book web/node_modules/installed
-	$(RUN)pytest tests book/*.ipynb --nbval-lax -n 3 --dist loadfile
+	$(RUN)pytest tests book/*.ipynb --nbval-lax -n 2 --dist loadfile
 
 lint: .venv/installed
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
