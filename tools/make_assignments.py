@@ -14,10 +14,13 @@ Every master has to pass all of its tests, or nothing is written of it.
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -79,9 +82,10 @@ def main():
     masters = sorted(arguments.masters.glob("*.ipynb"))
     if not masters:
         parser.error(f"{arguments.masters}: expected a folder with master notebooks, found none")
-    for master in masters:
-        print(f"{master.name} ...", flush=True)
-        make(master, arguments.out)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the work is that of otter's processes
+        made = pool.map(partial(make, out=arguments.out), masters)
+        for master, _ in zip(masters, made, strict=True):
+            print(master.name, flush=True)
     print(f"For students: {arguments.out / 'students'}. Keep to yourself: {arguments.out / 'instructor'}.")
 
 
