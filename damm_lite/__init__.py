@@ -99,7 +99,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "warmup_objective",
         ],
         "run": ["Progress", "fit"],
-        "tune": ["with_last_channel_shared"],
+        "tune": ["coarse_to_fine", "with_last_channel_shared"],
         "samplers": ["ddim_sampler", "ddim_step", "ddpm_sampler", "dpm_sampler", "posterior", "timestep_grid"],
         "inference": ["for_inference"],
         "predict": ["Prediction", "VolumePrediction", "predict", "predict_slices", "predict_unet"],

@@ -7,6 +7,19 @@ import torch
 from damm_lite.damm import DAMMNet
 from damm_lite.unet import UNet
 
+KNOWN_SIDE = 64  # pixels of the slices that the shipped networks were trained on
+
+
+def coarse_to_fine(size, num_steps):
+    """The stages of fine-tuning for slices of `size` pixels, {side: steps}, in the order in which to train.
+
+    Where `size` asks for smaller pixels than the shipped networks know, `num_steps` at the side they know come
+    first, and an eighth as many, at least 4, follow at `size`.
+    """
+    if size <= KNOWN_SIDE:
+        return {size: num_steps}
+    return {KNOWN_SIDE: num_steps, size: max(4, num_steps // 8)}
+
 
 def with_last_channel_shared(model, channels):
     """A network like `model` that takes `channels` images where it took one: its last input channel.

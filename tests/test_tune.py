@@ -7,7 +7,7 @@ from damm_lite.damm import DAMMNet
 from damm_lite.fusion import Addition, QueryConfidence
 from damm_lite.predict import predict
 from damm_lite.schedules import PredictsImage, PredictsVelocity, scaled_linear_schedule
-from damm_lite.tune import with_last_channel_shared
+from damm_lite.tune import coarse_to_fine, with_last_channel_shared
 from damm_lite.unet import UNet, UNetConfig
 
 CONFIG = UNetConfig(2, 1, (16, 16, 16, 24), 32)
@@ -69,6 +69,19 @@ def test_it_predicts_as_any_network():
     new = with_last_channel_shared(DAMMNet(CONFIG, objective=PredictsImage), 2)
     found = predict(new.eval(), scaled_linear_schedule(), images(1), images(2), num_steps=2)
     assert found.x0.shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "size, num_steps, stages",
+    [
+        (32, 100, [(32, 100)]),
+        (64, 100, [(64, 100)]),
+        (68, 100, [(64, 100), (68, 12)]),
+        (128, 4, [(64, 4), (128, 4)]),
+    ],
+)
+def test_smaller_pixels_come_after_known_ones(size, num_steps, stages):
+    assert list(coarse_to_fine(size, num_steps).items()) == stages
 
 
 def test_wrong_arguments_are_named():
