@@ -14,11 +14,11 @@ def coarse_to_fine(size, num_steps):
     """The stages of fine-tuning for slices of `size` pixels, {side: steps}, in the order in which to train.
 
     Where `size` asks for smaller pixels than the shipped networks know, `num_steps` at the side they know come
-    first, and an eighth as many, at least 4, follow at `size`.
+    first, and a twenty-fourth as many, at least 4, follow at `size`: enough to get used to it, and no more.
     """
     if size <= KNOWN_SIDE:
         return {size: num_steps}
-    return {KNOWN_SIDE: num_steps, size: max(4, num_steps // 8)}
+    return {KNOWN_SIDE: num_steps, size: max(4, num_steps // 24)}
 
 
 def with_last_channel_shared(model, channels):

@@ -76,8 +76,9 @@ def test_it_predicts_as_any_network():
     [
         (32, 100, [(32, 100)]),
         (64, 100, [(64, 100)]),
-        (68, 100, [(64, 100), (68, 12)]),
+        (68, 100, [(64, 100), (68, 4)]),
         (128, 4, [(64, 4), (128, 4)]),
+        (128, 192, [(64, 192), (128, 8)]),
     ],
 )
 def test_smaller_pixels_come_after_known_ones(size, num_steps, stages):
