@@ -52,6 +52,19 @@ def test_early_decision_is_measured_on_a_mixed_batch_and_changes_nothing(monkeyp
     assert all(0.25 < share < 0.75 for share in shares)
 
 
+def test_quality_is_what_few_steps_lose_against_the_release(monkeypatch):
+    batch, samplers = bench.patches(3), {}
+
+    def predict(model, schedule, primary, secondary, num_steps, sampler=dl.ddim_sampler):
+        samplers[num_steps] = sampler
+        return dl.Prediction(batch["target"] * (1 if num_steps == 1000 else 0.5), None, None, None, None)
+
+    monkeypatch.setattr(dl, "predict", predict)
+    (row,) = bench.quality(1, n=3)
+    assert row["value"] == pytest.approx(1 - dl.ssim(batch["target"] / 2, batch["target"]).mean().item(), abs=1e-6)
+    assert samplers[20] is dl.ddim_sampler and samplers[1000].keywords["eta"] == 1  # as the release: with fresh noise
+
+
 def test_unknown_names_are_refused(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bench.py", "speed"])
     with pytest.raises(SystemExit):
