@@ -12,6 +12,7 @@ import datetime
 import gc
 import multiprocessing
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -341,7 +342,7 @@ BENCHMARKS = {
 
 def machine():
     """What the figures were measured on, as columns."""
-    name = torch.cuda.get_device_name() if ON_GPU else get_cpu_info()["brand_raw"]
+    name = torch.cuda.get_device_name() if ON_GPU else get_cpu_info().get("brand_raw", platform.machine())
     now = datetime.datetime.now(datetime.timezone.utc)
     return dict(date=f"{now:%Y-%m-%d}", machine=name, threads=torch.get_num_threads(), torch=torch.__version__)
 
