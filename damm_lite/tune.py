@@ -14,7 +14,7 @@ def coarse_to_fine(size, num_steps):
     """The stages of fine-tuning for slices of `size` pixels, {side: steps}, in the order in which to train.
 
     Where `size` asks for smaller pixels than the shipped networks know, `num_steps` at the side they know come
-    first, and a twenty-fourth as many, at least 4, follow at `size`: enough to get used to it, and no more.
+    first, and a twenty-fourth as many, at least 4, follow at `size`: more of them made another patient's slices worse.
     """
     if size <= KNOWN_SIDE:
         return {size: num_steps}
