@@ -10,6 +10,13 @@ book: .venv/installed $(if $(OFFLINE),web/node_modules/installed)
 	$(RUN)jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W
 	@echo "Open file://$(CURDIR)/_build/html/index.html"
 
+# The package's own tests, for those who change its code: about a minute.
+UNIT = ablate augment baselines checkpoint damm finetune fluorescence gates house inference losses metrics mri \
+    nifti predict properties reference_network samplers schedules simulate train volumes whole_slide
+
+unit: .venv/installed
+	$(RUN)pytest $(UNIT:%=tests/test_%.py) -n 2 --dist worksteal
+
 test: lint book web/node_modules/installed
 	$(RUN)pytest tests book/*.ipynb --nbval-lax -n 2 --dist loadfile
 
@@ -30,26 +37,25 @@ outputs: .venv/installed
 
 # Speed beside what it could be compared with: the tables of the status page.
 bench: .venv/installed
-	.venv/bin/python tools/bench.py && .venv/bin/python tools/throughput.py
-	.venv/bin/python tools/make_manifest.py
+	.venv/bin/python tools/bench.py && .venv/bin/python tools/make_data.py manifest
 
 # The long versions of the tests of survival, and their table on the status page.
 torture: .venv/installed
-	$(RUN)python tools/torture.py && .venv/bin/python tools/make_manifest.py
+	$(RUN)python tools/torture.py && .venv/bin/python tools/make_data.py manifest
 
 # The tests once more, with the newest packages that the ranges allow; table on the status page.
 newest: .venv/installed
-	$(RUN)python tools/newest.py && .venv/bin/python tools/make_manifest.py
+	$(RUN)nox -f tools/noxfile.py && .venv/bin/python tools/make_data.py manifest
 
 # Small faults put into the method's files, to see whether a test notices; ten minutes.
 mutants: .venv/installed
 	.venv/bin/pip install -q -c constraints.txt mutmut
-	$(RUN)python tools/mutants.py && .venv/bin/python tools/make_manifest.py
+	$(RUN)python tools/mutants.py && .venv/bin/python tools/make_data.py manifest
 
 # Known faults of the locked packages, and the licence of each; needs the network.
 audit: .venv/installed
 	.venv/bin/pip install -q pip-audit && .venv/bin/pip-audit -r constraints.txt --no-deps --disable-pip
-	.venv/bin/python tools/list_licences.py
+	.venv/bin/pip-licenses --with-system --packages $$(sed -n 's/==.*//p' constraints.txt)
 
 # Restamp badges and setup cells for a copy of the book at another address.
 fork: .venv/installed
@@ -81,4 +87,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test lint serve colab outputs bench torture newest mutants fork assignments grade slides lock audit clean
+.PHONY: book test unit lint serve colab outputs bench torture newest mutants fork assignments grade slides lock audit clean

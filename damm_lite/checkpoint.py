@@ -1,64 +1,62 @@
-"""On disk: networks (safetensors, with sizes and choices as JSON), and unfinished training runs."""
+"""On disk: networks (safetensors, with sizes and choices as JSON), and
+unfinished training runs.
+"""
 
 import contextlib
 import dataclasses
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # four times as fast as PyTorch's, same bytes: a state has thousands of tensors
+from torch import nn
 
-from damm_lite import damm, fusion, schedules, unet
-from damm_lite.files import written_aside
+from damm_lite import damm, fusion, prediction_types, schedules, unet
+from damm_lite.atomic import atomic_write
+from damm_lite.download import fetch
 
 MAX_NUMBERS = 2**28  # more than twice the published network's
 SCHEDULE = "schedule.alphas_cumprod"
 FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError)
-NETWORKS = {cls.__name__: cls for cls in (damm.DAMMNet, unet.UNet)}
-PARTS = {
-    cls.__name__: cls
-    for cls in (
-        *(fusion.JointConfidence, fusion.QueryConfidence),
-        *(fusion.MMFM, fusion.Concatenation, fusion.Addition, fusion.UAFM, fusion.PlainAttention),
-        *(schedules.PredictsNoise, schedules.PredictsVelocity, schedules.PredictsImage),
-    )
-}
 
 
-def save_checkpoint(path, model, schedule, **about):
-    """Write a `DAMMNet` or a `UNet` and its noise schedule to one file, whole or not at all.
+def save_checkpoint(path: str | Path, model: nn.Module, schedule: schedules.NoiseSchedule, **about: object) -> None:
+    """Write a network with `config` and `arguments` (`DAMMNet`, `UNet`, or
+    your own) and its schedule to one file.
 
-    `about` (JSON values: seed, steps, command, ...) is kept with it. The file is written
-    aside, flushed to disk and renamed, so that an interruption leaves the old one. Raises
-    ValueError for a network of which a part is none of the package's.
+    `about` (JSON values: seed, steps, command, ...) is kept with it. Parts of
+    your own are written by their names: `load_checkpoint` then needs them. The
+    file is written aside, flushed to disk and renamed, so that an interruption
+    leaves the old one.
     """
-    arguments = model.arguments | {"config": model.config.to_dict()}
-    for name, part in arguments.items():
-        if isinstance(part, type):
-            if PARTS.get(part.__name__) is not part:
-                raise ValueError(f"{name}: expected one of {', '.join(PARTS)}, got {part.__name__}")
-            arguments[name] = part.__name__
-    description = {"network": type(model).__name__, "arguments": arguments, "about": about}
+    arguments = {
+        name: {"part": _name_of(value)} if callable(value) else value for name, value in model.arguments.items()
+    }
+    arguments["config"] = dataclasses.asdict(model.config)
+    description = {"network": _name_of(type(model)), "arguments": arguments, "about": about}
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     _save(path, tensors | {SCHEDULE: schedule.alphas_cumprod}, description)
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: str | Path, parts: Iterable[type] = ()) -> tuple[nn.Module, schedules.NoiseSchedule]:
     """(model in eval mode, schedule) from a file of `save_checkpoint`.
 
-    Nothing is unpickled, and nothing allocated before its size is known to be right. Raises
-    FileNotFoundError, or ValueError naming the file and what is wrong with it: not safetensors, no
-    description or an unknown one, tensors that are missing, unknown, misshapen, of another type or not finite.
+    `parts` are classes of your own that the network is made of: fusions,
+    heads, prediction types, the network itself. Nothing is unpickled or
+    imported, and nothing allocated before its size is known to be right.
+    Raises FileNotFoundError, or ValueError naming the file and what is wrong
+    with it: not safetensors, no description or one with a part that is neither
+    the package's nor among `parts`, tensors that are missing, unknown,
+    misshapen, of another type or not finite.
     """
     with _opened(path) as file:
         try:
             description = _description(file, {"network", "arguments", "about"})
-            arguments = {k: PARTS[v] if isinstance(v, str) else v for k, v in description["arguments"].items()}
+            arguments = {k: _made_known(v, parts) for k, v in description["arguments"].items()}
             arguments["config"] = unet.UNetConfig(**arguments["config"])
-            if not isinstance(arguments["objective"], type):
-                raise ValueError(f"objective: expected one of {', '.join(PARTS)}, got {arguments['objective']!r}")
-            network = NETWORKS[description["network"]]
+            network = _made_known({"part": description["network"]}, parts)
             with torch.device("meta"):  # sizes alone
                 wanted = {f"model.{key}": value for key, value in network(**arguments).state_dict().items()}
                 wanted[SCHEDULE] = torch.empty(file.get_slice(SCHEDULE).get_shape())
@@ -72,8 +70,59 @@ def load_checkpoint(path):
     return model.eval(), schedule
 
 
-def save_state(path, step):
-    """Write all that training needs to go on after `step` (a `Step`), whole or not at all."""
+def load_pretrained(name: str) -> tuple[nn.Module, schedules.NoiseSchedule]:
+    """(model in eval mode, schedule) of the trained weights `name`, e.g.
+    "tumour-64".
+    """
+    return load_checkpoint(fetch(f"weights/{name}.safetensors"))
+
+
+def parts_of(model: nn.Module) -> list:
+    """The classes that a network is made of and that are none of the
+    package's: what `load_checkpoint` will need.
+    """
+    parts = [type(model), *(value for value in model.arguments.values() if callable(value))]
+    return [part for part in parts if _name_of(part) not in _own_parts()]
+
+
+def how_to_load(parts: list) -> str:
+    """What to say, before anything is lost, of a network with these `parts`."""
+    nameless = [repr(part) for part in parts if not hasattr(part, "__name__")]
+    if nameless:
+        return f"cannot be loaded again: {', '.join(nameless)} has no name; give the network a class in its place"
+    return f"to load it, load_checkpoint will need parts=[{', '.join(part.__name__ for part in parts)}]"
+
+
+def _name_of(part):
+    return f"{getattr(part, '__module__', '')}:{getattr(part, '__qualname__', repr(part))}"
+
+
+def _own_parts():
+    """{name: class} of all that a network of the package can be made of."""
+    modules = (damm, unet, fusion, prediction_types)
+    return {_name_of(value): value for module in modules for value in vars(module).values() if isinstance(value, type)}
+
+
+def _made_known(value, parts):
+    """The class that a saved {"part": name} stands for; other values as they
+    are.
+    """
+    if not isinstance(value, dict) or value.keys() != {"part"}:
+        return value
+    known, name = _own_parts(), value["part"]
+    if name in known:
+        return known[name]
+    wanted = name.rpartition(":")[2].rpartition(".")[2]  # its module may have another name now
+    for part in parts:
+        if part.__name__ == wanted:
+            return part
+    raise ValueError(f"part {name!r} is none of the package's; pass its class: load_checkpoint(path, parts=[{wanted}])")
+
+
+def save_state(path: str | Path, step: tuple) -> None:
+    """Write all that training needs to go on after `step` (a `Step`), whole or
+    not at all.
+    """
     tensors = _state(step.model, step.ema)
     for i, moments in step.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
@@ -81,11 +130,15 @@ def save_state(path, step):
     _save(path, tensors, description)
 
 
-def load_state(path, model, ema, optimizer, config):
-    """Put a state of `save_state` back, in place; returns the number of steps done.
+def load_state(
+    path: str | Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, config: object
+) -> int:
+    """Put a state of `save_state` back, in place; returns the number of steps
+    done.
 
-    `optimizer` is a fresh AdamW of `model`. Nothing is unpickled. Raises FileNotFoundError, or ValueError naming
-    the file where it is not such a state, or of a run with another `TrainConfig`, network or objective.
+    `optimizer` is a fresh AdamW of `model`. Nothing is unpickled. Raises
+    FileNotFoundError, or ValueError naming the file where it is not such a
+    state, or of a run with another `TrainConfig` or network.
     """
     with _opened(path) as file:
         try:
@@ -96,7 +149,7 @@ def load_state(path, model, ema, optimizer, config):
             if type(step) is not int or not 0 <= step <= config.num_steps:
                 raise ValueError(f"expected a step in 0..{config.num_steps}, got {step!r}")
             wanted, moments, names = _state(model, ema.module), {}, set(file.keys())
-            for i, parameter in enumerate(model.parameters()):  # those that the objective reaches have moments
+            for i, parameter in enumerate(model.parameters()):  # those that the loss reaches have moments
                 like = {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
                 if f"optimizer.{i}.step" in names:
                     wanted |= {f"optimizer.{i}.{name}": value for name, value in like.items()}
@@ -121,7 +174,7 @@ def _state(model, ema):
 
 def _save(path, tensors, description):
     tensors = {key: value.contiguous().numpy(force=True) for key, value in tensors.items()}
-    with written_aside(path) as whole:
+    with atomic_write(path) as whole:
         try:
             save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})
         except SafetensorError as error:  # a full disk, for example
@@ -129,7 +182,7 @@ def _save(path, tensors, description):
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path) -> Iterator:
     """A file of safetensors, of which only the header is read so far."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -151,7 +204,9 @@ def _description(file, entries):
 
 
 def _tensors(file, wanted):
-    """The tensors of a file, checked against {name: a tensor of its shape and type} before they are read."""
+    """The tensors of a file, checked against {name: a tensor of its shape and
+    type} before they are read.
+    """
     names = set(file.keys())
     if names != wanted.keys():
         missing, unknown = (", ".join(sorted(part)[:9]) for part in (wanted.keys() - names, names - wanted.keys()))

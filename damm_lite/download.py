@@ -1,21 +1,22 @@
-"""Samples and trained weights by name: from a checkout's `data/`, else downloaded and verified."""
+"""Samples and trained weights by name: from a checkout's `data/`, else
+downloaded and verified.
+"""
 
 from importlib.resources import files
 from pathlib import Path
 
 import pooch
 
-from damm_lite.checkpoint import load_checkpoint
-
 REPOSITORY = "https://github.com/damm-diffusion-book/damm-diffusion-book"
 CHECKOUT = Path(__file__).resolve().parents[1] / "data"
 
 
-def fetch(name):
-    """The path of a file or folder of `data/`, e.g. "tumour_sample" or "weights/tumour-64.safetensors".
+def fetch(name: str) -> Path:
+    """The path of a file or folder of `data/`, e.g. "tumour_sample" or
+    "weights/tumour-64.safetensors".
 
-    A downloaded file whose sha256 is not the one in the manifest never reaches the cache.
-    Raises ValueError, naming what there is, for an unknown name.
+    A downloaded file whose sha256 is not the one in the manifest never reaches
+    the cache. Raises ValueError, naming what there is, for an unknown name.
     """
     manifest = pooch.create(path=pooch.os_cache("damm_lite"), base_url=f"{REPOSITORY}/raw/main/data/", registry=None)
     with files("damm_lite").joinpath("manifest.txt").open() as lines:
@@ -29,8 +30,3 @@ def fetch(name):
     for file in wanted:
         manifest.fetch(file)
     return manifest.abspath / name
-
-
-def load_pretrained(name):
-    """(model in eval mode, schedule) of the trained weights `name`, e.g. "tumour-64"."""
-    return load_checkpoint(fetch(f"weights/{name}.safetensors"))

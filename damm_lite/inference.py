@@ -1,4 +1,6 @@
-"""A network made ready to be used and no longer trained: the same function, sooner."""
+"""A network made ready to be used and no longer trained: the same function,
+sooner.
+"""
 
 import copy
 from itertools import pairwise
@@ -10,12 +12,14 @@ from torch.nn.utils import fuse_conv_bn_eval
 MAKES_ITS_OWN = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.GroupNorm)  # layers whose output is a new tensor
 
 
-def for_inference(model):
-    """A copy of `model`, in eval mode, that computes the same (to float rounding) with less traffic of memory.
+def for_inference(model: nn.Module) -> nn.Module:
+    """A copy of `model`, in eval mode, that computes the same (to float
+    rounding) with less traffic of memory.
 
-    A batch norm is, once trained, a scale and a shift of each channel: here the convolution before it does
-    them. An activation overwrites what the layer before it has computed, which no gradient will need. Weights
-    lie as (O, H, W, I), channels last, in which CPUs and GPUs convolve fastest.
+    A batch norm is, once trained, a scale and a shift of each channel: here
+    the convolution before it does them. An activation overwrites what the
+    layer before it has computed, which no gradient will need. Weights lie as
+    (O, H, W, I), channels last, in which CPUs and GPUs convolve fastest.
     """
     fast = copy.deepcopy(model).eval()
     for layers in fast.modules():

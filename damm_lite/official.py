@@ -4,6 +4,7 @@ import logging
 import re
 
 import torch
+from torch import Tensor
 
 from damm_lite.damm import DAMMNet
 from damm_lite.fusion import QueryConfidence
@@ -29,12 +30,13 @@ def _branch(theirs, ours):
     names = {f"{theirs}in_conv.conv": f"{ours}in_conv", f"{theirs}outc.conv.conv": f"{ours}out_conv"}
     blocks = {f"in_blocks.{i}.0": f"encoder.{i}" for i in (0, 1, 3, 4, 6, 7)}
     blocks |= {"middle_block.0": "middle.0", "middle_block.2": "middle.1"}
-    blocks |= {f"out_blocks.{8 - i}.0": f"decoder.{i}" for i in range(9)}
+    for i, stage in enumerate(("full", "half", "quarter")):
+        blocks |= {f"out_blocks.{3 * i + 2 - j}.0": f"{stage}_stage.{j}" for j in range(3)}
     for their_block, our_block in blocks.items():
         for their_part, our_part in _RES_BLOCK.items():
             names[f"{theirs}{their_block}.{their_part}"] = f"{ours}{our_block}.{our_part}"
     names |= {f"{theirs}in_blocks.{i}.down_op": f"{ours}encoder.{i}.conv" for i in (2, 5)}
-    names |= {f"{theirs}out_blocks.{8 - i}.2.up_op": f"{ours}ups.{i}.conv" for i in (2, 5)}
+    names |= {f"{theirs}out_blocks.{i}.2.up_op": f"{ours}up_to_{size}.conv" for i, size in ((6, "half"), (3, "full"))}
     return names
 
 
@@ -54,8 +56,10 @@ def _module_names():
     return names
 
 
-def official_names(model):
-    """The release's name of each entry of `model.state_dict()` (heads: `QueryConfidence` only)."""
+def official_names(model: DAMMNet) -> dict[str, str]:
+    """The release's name of each entry of `model.state_dict()` (heads:
+    `QueryConfidence` only).
+    """
     their_module = {ours: theirs for theirs, ours in _module_names().items()}
     names = {}
     for key in model.state_dict():
@@ -64,12 +68,14 @@ def official_names(model):
     return names
 
 
-def load_official_state_dict(state_dict):
-    """A `DAMMNet` in eval mode with the release's weights and its `QueryConfidence`.
+def load_official_state_dict(state_dict: dict[str, Tensor]) -> DAMMNet:
+    """A `DAMMNet` in eval mode with the release's weights and its
+    `QueryConfidence`.
 
-    Widths, channels and the time embedding's width are read off the shapes; a leading
-    "noise_estimator." is accepted. Keys that the network does not use are logged.
-    Raises KeyError naming every missing key, ValueError naming a tensor of the wrong shape or type, or not finite.
+    Widths, channels and the time embedding's width are read off the shapes; a
+    leading "noise_estimator." is accepted. Keys that the network does not use
+    are logged. Raises KeyError naming every missing key, ValueError naming a
+    tensor of the wrong shape or type, or not finite.
     """
     theirs = {key.removeprefix("noise_estimator."): value for key, value in state_dict.items()}
     sizing = [
@@ -97,7 +103,8 @@ def load_official_state_dict(state_dict):
     ours = {}
     for key, value in model.state_dict().items():
         given = torch.as_tensor(theirs[wanted[key]])
-        # The release keeps some 1x1 convolutions as linear layers: same numbers, fewer axes.
+        # The release keeps some 1x1 convolutions as linear layers: same
+        # numbers, fewer axes.
         if _squeezed(given.shape) != _squeezed(value.shape):
             raise ValueError(f"{wanted[key]}: expected shape {tuple(value.shape)}, got {tuple(given.shape)}")
         if given.is_floating_point() != value.is_floating_point() or not torch.isfinite(given).all():

@@ -1,126 +1,226 @@
 """Predict the target from its conditions: sampler, network and gate together."""
 
+import copy
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from damm_lite.data import check_tensor
-from damm_lite.gates import DAMMP, MultiModal, UniModal
+from damm_lite.damm import DAMMNet
+from damm_lite.data import check_tensor, generator_of
+from damm_lite.gates import DAMMP, AlwaysMulti, AlwaysUni, Decision
 from damm_lite.inference import for_inference
-from damm_lite.samplers import ddim_sampler
+from damm_lite.samplers import Generators, ddim_sampler, normal_like
+from damm_lite.schedules import NoiseSchedule
+from damm_lite.unet import UNet
 
-GATES = {"damm": DAMMP(), "uni": UniModal(), "multi": MultiModal()}
+GATES = {"damm": DAMMP, "uni": AlwaysUni, "multi": AlwaysMulti}
+Gate = Callable[..., Decision]
 
 
 class Prediction(NamedTuple):
-    """What `predict` returns for a batch of B patches."""
+    """S samples for each of B patches (or of the B slices of a volume), and
+    what the gate decided.
+    """
 
-    x0: torch.Tensor  # (B, C, H, W) in [-1, 1], the mean of the samples
-    spread: torch.Tensor  # (B, C, H, W), their standard deviation; 0 for one sample
-    branch: list  # B names, "uni" or "multi": what most of the steps used
-    confidence: torch.Tensor  # (B,) in [0, 1], mean over steps: what the decisions were made on; 0 for "uni"
-    confidence_map: torch.Tensor  # (B, h, w) in [0, 1], likewise
+    samples: Tensor  # (S, B, C, H, W) in [-1, 1]
+    branch: list[str]  # B names, "uni" or "multi": what most steps of all samples used
+    confidence: Tensor  # (B,) in [0, 1], mean over steps: what the decisions were made on; 0 for "uni"
+    confidence_map: Tensor  # (B, h, w) in [0, 1], likewise
+
+    @property
+    def x0(self) -> Tensor:
+        """The mean of the samples; (B, C, H, W) in [-1, 1]."""
+        return self.samples.mean(dim=0)
+
+    @property
+    def spread(self) -> Tensor:
+        """Their standard deviation (B, C, H, W), divided by S; 0 for one
+        sample.
+        """
+        return self.samples.std(dim=0, correction=0)
 
 
 @torch.inference_mode()
 def predict(
-    model, schedule, primary, secondary, num_steps=20, seed=0, branch="damm", num_samples=1, sampler=ddim_sampler
-):
-    """Sample the target for conditions (B, C, H, W) in [-1, 1]; returns a `Prediction`.
+    model: DAMMNet,
+    schedule: NoiseSchedule,
+    primary: Tensor,
+    secondary: Tensor,
+    num_steps: int = 20,
+    seed: int | Sequence[int] = 0,
+    gate: str | Gate = "damm",
+    num_samples: int = 1,
+    sampler: Callable = ddim_sampler,
+) -> Prediction:
+    """Sample the target for conditions (B, C, H, W) in [-1, 1].
 
-    `branch` is "damm" (the gate decides), "uni", "multi", or a gate such as `SpatialDAMMP()`; `sampler` is
-    a function like `ddim_sampler`. One sample is a guess; the mean of several predicts better and their
-    spread says how sure it is. The model itself is not touched: a copy `for_inference` runs. Noise comes
-    from `seed` alone.
-    Raises ValueError for an unknown branch or images that the network cannot take.
+    `gate` is "damm" (the paper's), "uni" or "multi" (always that branch), or
+    any of `gates`, of which each sample gets a copy; `sampler` any of
+    `samplers`. One sample is a guess; the mean of several predicts better and
+    their spread says how sure it is. The estimate of x0 is kept in [-1, 1] at
+    every step. All noise comes from `seed`, one for each patch (an int s is s,
+    s + 1, ...), so that a patch's prediction does not depend on what else is
+    in the batch. The model itself is not touched: a copy `for_inference` runs.
+    Raises ValueError for an unknown gate, as many seeds as there are no
+    patches, or images that the network cannot take.
     """
-    gate = gate_of(branch)
+    gate, seeds = gate_of(gate), seeds_of(seed, len(primary))
     if num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
-    check_tensor("primary", primary)
-    check_tensor("secondary", secondary)
-    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    primary, secondary = primary.to(device), secondary.to(device)
-    shape = (len(primary), model.config.out_channels, *primary.shape[2:])
-    noises = [torch.randn(shape, generator=generator).to(device) for _ in range(num_samples)]
+    conditions = _conditions(model, primary=primary, secondary=secondary)
     fast = for_inference(model)
-    drawn = [draw(fast, schedule, primary, secondary, noise, num_steps, gate, sampler) for noise in noises]
-    samples, decisions = torch.stack([x0 for x0, _ in drawn]), [d for _, decided in drawn for d in decided]
-    trust = torch.stack([d.trust for d in decisions]).mean(dim=0)
-    return Prediction(
-        x0=samples.mean(dim=0),
-        spread=samples.std(dim=0, correction=0),
-        branch=["multi" if share >= 0.5 else "uni" for share in trust.tolist()],
-        confidence=torch.stack([d.confidence for d in decisions]).mean(dim=0),
-        confidence_map=torch.stack([d.confidence_map for d in decisions]).mean(dim=0),
-    )
+    drawn = []
+    for number in range(num_samples):
+        generators = [generator_of(seed, number) for seed in seeds]
+        drawn.append(draw_sample(fast, schedule, conditions, generators, num_steps, gate, sampler))
+    return Prediction(torch.stack([x0 for x0, _ in drawn]), *_summary([d for _, decided in drawn for d in decided]))
 
 
-def gate_of(branch):
-    """The gate of this name, or the gate itself; ValueError, saying which there are, for an unknown name."""
-    gate = GATES.get(branch, branch) if isinstance(branch, str) else branch
-    if isinstance(gate, str):
-        raise ValueError(f"branch: expected {', '.join(GATES)} or a gate, got {branch!r}")
-    return gate
+def draw_sample(
+    model: DAMMNet,
+    schedule: NoiseSchedule,
+    conditions: Sequence[Tensor],
+    noise: Tensor | Generators,
+    num_steps: int,
+    gate: Gate,
+    sampler: Callable = ddim_sampler,
+) -> tuple[Tensor, list[Decision]]:
+    """One sample (B, C, H, W) in [-1, 1], and the `Decision` of every step
+    without its output; `model` as it is.
 
-
-def draw(model, schedule, primary, secondary, noise, num_steps, gate, sampler=ddim_sampler):
-    """One sample (B, C, H, W) in [-1, 1] from `noise`, and the `Decision` of every step; `model` as it is."""
-    encode, decisions = partial(gate.encode, model) if hasattr(gate, "encode") else model.encode, []
+    `noise` is where to begin, or the generators, one for each sample, that
+    draw this and each step's.
+    """
+    gate, decisions = copy.deepcopy(gate), []
+    encode = partial(_encode_uni, model) if isinstance(gate, AlwaysUni) else model.encode
 
     def denoiser(xt, t):
-        decision = gate(model, encode(xt, t, primary, secondary))
-        decisions.append(decision)
-        return model.objective.to_eps(schedule, xt, decision.output, t)
+        decision = gate(model, encode(xt, t, *conditions))
+        decisions.append(decision._replace(output=None))
+        return model.prediction.to_x0(schedule, xt, decision.output, t).clamp(-1, 1)
 
-    return sampler(denoiser, schedule, noise, num_steps).clamp(-1, 1), decisions
-
-
-class VolumePrediction(NamedTuple):
-    """What `predict_slices` returns for the n slices of a volume."""
-
-    samples: torch.Tensor  # (S, n, C, H, W) in [-1, 1]
-    branch: list  # n names, what most samples used
-    confidence: torch.Tensor  # (n,) in [0, 1], mean over samples
-    confidence_map: torch.Tensor  # (n, h, w) in [0, 1], likewise
+    generators = None if torch.is_tensor(noise) else noise
+    noise = noise if torch.is_tensor(noise) else first_noise(model, conditions[0], generators)
+    return sampler(denoiser, schedule, noise, num_steps, generators), decisions
 
 
-def predict_slices(model, schedule, primary, secondary, num_steps=20, seed=0, branch="damm", num_samples=1):
-    """Predict a volume slice by slice, with a progress bar; conditions (n, C, H, W) in [-1, 1].
+def _encode_uni(model, xt, t, primary, secondary):
+    return model.encode_uni(xt, t, primary)
 
-    Every slice begins with the same `num_samples` noises, so that what differs between neighbours
-    comes from their conditions. `branch` and what is raised are as in `predict`; a gate must be one
-    without a memory, or `branch` a list of n, one for each slice. Returns a `VolumePrediction`, on the CPU.
+
+@torch.inference_mode()
+def predict_slices(
+    model: DAMMNet,
+    schedule: NoiseSchedule,
+    primary: Tensor,
+    secondary: Tensor,
+    num_steps: int = 20,
+    seed: int = 0,
+    gate: str | Gate | list = "damm",
+    num_samples: int = 1,
+) -> Prediction:
+    """Predict a volume slice by slice, with a progress bar; conditions (n, C,
+    H, W) in [-1, 1].
+
+    Every slice begins with the same `num_samples` noises, so that what differs
+    between neighbours comes from their conditions. `gate` may be a list of n,
+    one for each slice. Otherwise, and in what is raised, as `predict`; the
+    result is on the CPU.
     """
-    branches = branch if isinstance(branch, list) else [branch] * len(primary)
+    gates = [gate_of(each) for each in (gate if isinstance(gate, list) else [gate] * len(primary))]
+    conditions = _conditions(model, primary=primary, secondary=secondary)
+    fast, (seed,) = for_inference(model), seeds_of(seed, 1)
     found = []
-    slices = zip(primary, secondary, branches, strict=True)
-    for first, second, gate in tqdm(slices, desc="slices", total=len(primary)):
-        copies = (image.expand(num_samples, *image.shape) for image in (first, second))
-        found.append(predict(model, schedule, *copies, num_steps, seed, gate))
-    return VolumePrediction(
-        samples=torch.stack([one.x0.cpu() for one in found], dim=1),
-        branch=["multi" if 2 * one.branch.count("multi") >= num_samples else "uni" for one in found],
-        confidence=torch.stack([one.confidence.cpu().mean() for one in found]),
-        confidence_map=torch.stack([one.confidence_map.cpu().mean(dim=0) for one in found]),
+    for first, second, each in tqdm(zip(*conditions, gates, strict=True), desc="slices", total=len(primary)):
+        copies = [image.expand(num_samples, *image.shape) for image in (first, second)]
+        generators = [generator_of(seed, number) for number in range(num_samples)]
+        x0, decisions = draw_sample(fast, schedule, copies, generators, num_steps, each)
+        found.append((x0.cpu(), *_summary(decisions)))
+    return Prediction(
+        samples=torch.stack([x0 for x0, *_ in found], dim=1),
+        branch=["multi" if 2 * branch.count("multi") >= num_samples else "uni" for _, branch, *_ in found],
+        confidence=torch.stack([confidence.cpu().mean() for *_, confidence, _ in found]),
+        confidence_map=torch.stack([maps.cpu().mean(dim=0) for *_, maps in found]),
     )
 
 
 @torch.inference_mode()
-def predict_unet(model, schedule, conditions, num_steps=20, seed=0):
-    """One sample (B, C, H, W) in [-1, 1] of a plain `UNet`, given all its conditions in one tensor.
+def predict_unet(
+    model: UNet,
+    schedule: NoiseSchedule,
+    conditions: Tensor,
+    num_steps: int = 20,
+    seed: int | Sequence[int] = 0,
+    num_samples: int = 1,
+    sampler: Callable = ddim_sampler,
+) -> Tensor:
+    """Samples (S, B, C, H, W) in [-1, 1] of a plain `UNet`, given all its
+    conditions in one tensor.
 
-    Same noise from the same seed as `predict`, so the two can be compared patch by patch.
+    Same noise from the same seeds as `predict`, so the two can be compared
+    patch by patch.
     """
-    check_tensor("conditions", conditions)
-    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    conditions = conditions.to(device)
-    shape = (len(conditions), model.config.out_channels, *conditions.shape[2:])
-    model = for_inference(model)
+    seeds = seeds_of(seed, len(conditions))
+    (conditions,) = _conditions(model, conditions=conditions)
+    fast, drawn = for_inference(model), []
 
     def denoiser(xt, t):
-        return model.objective.to_eps(schedule, xt, model(xt, t, conditions), t)
+        output = fast(xt, t, conditions)
+        x0 = model.prediction.to_x0(schedule, xt, output, t)
+        return x0.clamp(-1, 1)
 
-    return ddim_sampler(denoiser, schedule, torch.randn(shape, generator=generator).to(device), num_steps).clamp(-1, 1)
+    for number in range(num_samples):
+        generators = [generator_of(seed, number) for seed in seeds]
+        noise = first_noise(model, conditions, generators)
+        drawn.append(sampler(denoiser, schedule, noise, num_steps, generators))
+    return torch.stack(drawn)
+
+
+def gate_of(gate: str | Gate) -> Gate:
+    """The gate of this name, or the gate itself; ValueError, saying which
+    there are, for anything else.
+    """
+    if isinstance(gate, str) and gate in GATES:
+        return GATES[gate]()
+    if not callable(gate) or isinstance(gate, type):
+        raise ValueError(f"gate: expected {', '.join(GATES)} or a gate such as DAMMP(), got {gate!r}")
+    return gate
+
+
+def seeds_of(seed: int | Sequence[int], n: int) -> list[int]:
+    """A seed for each of n patches; an int s stands for s, s + 1, ..., n of
+    them. ValueError for another number.
+    """
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed + i for i in range(n)]
+    if len(seeds) != n or min(seeds, default=0) < 0:
+        raise ValueError(f"seed: expected a whole number from 0 up, or one for each of {n} patches, got {seed!r}")
+    return seeds
+
+
+def first_noise(model: nn.Module, like: Tensor, generators: Generators) -> Tensor:
+    """Where sampling begins: (B, out_channels, H, W), of the type and on the
+    device of `like` (B, C, H, W).
+    """
+    return normal_like(like[:, :1].expand(-1, model.config.out_channels, -1, -1), generators)
+
+
+def _conditions(model, **images):
+    """The images, checked, of the network's type and on its device."""
+    for name, image in images.items():
+        check_tensor(name, image)
+    weight = next(model.parameters())
+    return [image.to(weight) for image in images.values()]
+
+
+def _summary(decisions):
+    """(branch, confidence, confidence_map) of all steps together."""
+    trust = torch.stack([d.trust for d in decisions]).mean(dim=0)
+    return (
+        ["multi" if share >= 0.5 else "uni" for share in trust.tolist()],
+        torch.stack([d.confidence for d in decisions]).mean(dim=0),
+        torch.stack([d.confidence_map for d in decisions]).mean(dim=0),
+    )

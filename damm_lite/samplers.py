@@ -1,14 +1,31 @@
 """From noise to an image: samplers are functions over a denoiser.
 
-A denoiser is any callable (xt, t) -> eps with xt (B, ...) and t (B,); what it is conditioned
-on is its own business. `callback(t, xt, x0)`, if given, sees each step's input and estimate.
+A denoiser is any callable (xt, t) -> x0, with xt and x0 (B, ...) and t (B,);
+what it is conditioned on, and whether it keeps x0 in range, is its own
+business. A sampler takes (denoiser, schedule, noise, num_steps, generators):
+`noise` (B, ...) is where it begins, and `generators`, one for each sample,
+draw whatever noise its steps need, so that a sample does not depend on what
+else is in the batch; None is PyTorch's own generator. `callback(t, xt, x0)`,
+if given, sees each step's input and estimate.
 """
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
 import torch
+from torch import Tensor
+
+from damm_lite.schedules import NoiseSchedule, Steps
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+Generators = Sequence[torch.Generator] | None
+NO_NOISE = -1  # the step after t = 0
 
 
-def timestep_grid(schedule, num_steps):
-    """Steps from T - 1 down to 0, `num_steps` of them, evenly spread and truncated to integers."""
+def timestep_grid(schedule: NoiseSchedule, num_steps: int) -> list[int]:
+    """Steps from T - 1 down to 0, `num_steps` of them, evenly spread and
+    truncated to integers.
+    """
     last = len(schedule) - 1
     if not 1 <= num_steps <= last + 1:
         raise ValueError(f"num_steps: expected 1..{last + 1}, got {num_steps}")
@@ -17,10 +34,12 @@ def timestep_grid(schedule, num_steps):
     return grid.long().flip(0).tolist()
 
 
-def log_snr_grid(schedule, num_steps):
-    """Steps from T - 1 down to 0, evenly spread on the scale lambda = log(signal / noise).
+def log_snr_grid(schedule: NoiseSchedule, num_steps: int) -> list[int]:
+    """Steps from T - 1 down to 0, evenly spread on the scale lambda =
+    log(signal / noise).
 
-    Rounding to whole steps can make some coincide: at most `num_steps` are returned.
+    Rounding to whole steps can make some coincide: at most `num_steps` are
+    returned.
     """
     timestep_grid(schedule, num_steps)  # checks num_steps
     a = schedule.alphas_cumprod.double()
@@ -30,91 +49,163 @@ def log_snr_grid(schedule, num_steps):
     return sorted(set(nearest.tolist()), reverse=True)
 
 
-def _steps(denoiser, schedule, xt, timesteps, update, callback):
-    """Walk down `timesteps`; `update(xt, eps, x0, t, t_next)` gives the next xt."""
-    for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        steps = torch.full((len(xt),), t, device=xt.device)
-        eps = denoiser(xt, steps)
-        x0 = schedule.predict_x0(xt, eps, steps)
+def ddpm_sampler(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    num_steps: int | None = None,
+    generators: Generators = None,
+    *,
+    callback: Callable | None = None,
+) -> Tensor:
+    """Ancestral sampling (Ho et al. 2020, algorithm 2), through all T steps or
+    `num_steps` of them.
+
+    Each step draws from q(x_s | xt, x0) at the estimated x0, where s is the
+    step that follows t.
+    """
+    xt, grid = noise, timestep_grid(schedule, num_steps or len(schedule))
+    for t, t_next in pairwise([*grid, NO_NOISE]):
+        x0 = denoiser(xt, _for_each(t, xt))
         if callback:
             callback(t, xt, x0)
-        xt = x0 if t_next < 0 else update(xt, eps, x0, steps, torch.full_like(steps, t_next))
+        mean, variance = posterior(schedule, x0, xt, t, t_next)
+        xt = mean + variance.sqrt() * normal_like(xt, generators)
     return xt
 
 
-def ddpm_sampler(denoiser, schedule, noise, *, generator=None, callback=None):
-    """Ancestral sampling through all T steps (Ho et al. 2020, algorithm 2).
+def posterior(
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    xt: Tensor,
+    t: Steps,
+    t_next: Steps,
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of q(x at t_next | xt, x0), t_next < t; x0 and 0 at
+    t_next = -1.
 
-    Each step draws from q(x_{t-1} | xt, x0) at the estimated x0, whose mean and variance are
-    equations 6 and 7. `noise` (B, ...) is x_T; `generator` draws the noise of each step.
+    With t_next = t - 1 these are equations 6 and 7 of Ho et al. (2020).
     """
-
-    def update(xt, eps, x0, t, t_next):
-        mean, variance = posterior(schedule, x0, xt, t)
-        return mean + variance.sqrt() * _normal_like(xt, generator)
-
-    return _steps(denoiser, schedule, noise, range(len(schedule))[::-1], update, callback)
-
-
-def posterior(schedule, x0, xt, t):
-    """Mean and variance of q(x_{t-1} | xt, x0) (Ho et al. 2020, eq. 6 and 7); at t = 0, x0 and 0."""
-    a, a_next = schedule.at(t, xt), schedule.at(t - 1, xt)
+    a, a_next = schedule.at(t, xt), schedule.at(t_next, xt)
     beta = 1 - a / a_next
     mean_x0 = a_next.sqrt() * beta / (1 - a)
     mean_xt = (a / a_next).sqrt() * (1 - a_next) / (1 - a)
     variance = beta * (1 - a_next) / (1 - a)
-    return mean_x0.to(x0.dtype) * x0 + mean_xt.to(xt.dtype) * xt, variance.to(xt.dtype)
+    return mean_x0.to(x0) * x0 + mean_xt.to(xt) * xt, variance.to(xt)
 
 
-def ddim_sampler(denoiser, schedule, noise, num_steps=20, *, eta=0.0, generator=None, callback=None):
-    """DDIM (Song et al. 2021, eq. 12): `num_steps` evaluations; deterministic at eta = 0.
+def ddim_sampler(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    num_steps: int = 20,
+    generators: Generators = None,
+    *,
+    eta: float = 0.0,
+    callback: Callable | None = None,
+) -> Tensor:
+    """DDIM (Song et al. 2021, eq. 12): `num_steps` evaluations; deterministic
+    at eta = 0.
 
     eta = 1 with all T steps is ancestral sampling, and what the release does.
+
+    >>> from damm_lite.schedules import cosine_schedule
+    >>> noise = torch.tensor([[-3.0], [0.5]])
+    >>> ddim_sampler(lambda xt, t: xt / 2, cosine_schedule(), noise, 1)
+    tensor([[-1.5000],
+            [ 0.2500]])
     """
+    xt = noise
+    for t, t_next in pairwise([*timestep_grid(schedule, num_steps), NO_NOISE]):
+        x0 = denoiser(xt, _for_each(t, xt))
+        if callback:
+            callback(t, xt, x0)
+        z = normal_like(xt, generators) if eta else None
+        xt = ddim_step(schedule, xt, x0, t, t_next, eta=eta, z=z)
+    return xt
 
-    def update(xt, eps, x0, t, t_next):
-        z = _normal_like(xt, generator) if eta else None
-        return ddim_step(schedule, x0, eps, t, t_next, eta=eta, z=z)
 
-    return _steps(denoiser, schedule, noise, timestep_grid(schedule, num_steps), update, callback)
-
-
-def ddim_step(schedule, x0, eps, t, t_next, *, eta=0.0, z=None):
-    """From step t to t_next (B,): x0 and eps mixed anew, with fresh noise z of size sigma if eta > 0."""
+def ddim_step(
+    schedule: NoiseSchedule,
+    xt: Tensor,
+    x0: Tensor,
+    t: Steps,
+    t_next: Steps,
+    *,
+    eta: float = 0.0,
+    z: Tensor | None = None,
+) -> Tensor:
+    """From step t to t_next: x0 and the eps it implies mixed anew, with noise
+    z of size sigma if eta > 0.
+    """
     a, a_next = schedule.at(t, x0), schedule.at(t_next, x0)
     variance = eta**2 * (1 - a / a_next) * (1 - a_next) / (1 - a)
-    signal, direction, sigma = (c.sqrt().to(x0.dtype) for c in (a_next, 1 - a_next - variance, variance))
-    step = signal * x0 + direction * eps
+    signal, sigma = a_next.sqrt().to(x0), variance.sqrt().to(x0)
+    direction = (1 - a_next - variance).sqrt().to(x0)
+    step = signal * x0 + direction * schedule.predict_eps(xt, x0, t)
     return step + sigma * z if eta else step
 
 
-def dpm_sampler(denoiser, schedule, noise, num_steps=10, *, callback=None):
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order, one evaluation a step.
+def dpm_sampler(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    num_steps: int = 10,
+    generators: Generators = None,
+    *,
+    callback: Callable | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order, one
+    evaluation a step, no noise of its own.
 
-    It extrapolates x0 from the last two estimates on the scale lambda = log(signal / noise),
-    on which its steps are evenly spread.
+    It extrapolates x0 from the last two estimates on the scale lambda =
+    log(signal / noise), on which its steps are evenly spread.
     """
-    previous = None  # x0 and lambda of the step before
-
-    def update(xt, eps, x0, t, t_next):
-        nonlocal previous
-        a, a_next = schedule.at(t, xt), schedule.at(t_next, xt)
-        lambda_, lambda_next = (torch.log(b / (1 - b)) / 2 for b in (a, a_next))
-        h = lambda_next - lambda_
-        estimate = x0
-        if previous is not None:
-            x0_before, lambda_before = previous
-            r = (h / (lambda_ - lambda_before)).to(x0.dtype)
-            estimate = (1 + r / 2) * x0 - r / 2 * x0_before
-        previous = x0, lambda_
-        shrink = ((1 - a_next) / (1 - a)).sqrt().to(x0.dtype)
-        gain = -(a_next.sqrt() * torch.expm1(-h)).to(x0.dtype)
-        return shrink * xt + gain * estimate
-
-    return _steps(denoiser, schedule, noise, log_snr_grid(schedule, num_steps), update, callback)
+    xt, before = noise, None
+    for t, t_next in pairwise([*log_snr_grid(schedule, num_steps), NO_NOISE]):
+        x0 = denoiser(xt, _for_each(t, xt))
+        if callback:
+            callback(t, xt, x0)
+        xt = x0 if t_next == NO_NOISE else dpm_step(schedule, xt, x0, t, t_next, before)
+        before = t, x0
+    return xt
 
 
-def _normal_like(x, generator):
-    """Standard normal noise like x, drawn on the generator's device (results do not depend on x's)."""
-    device = generator.device if generator else x.device
-    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
+def dpm_step(
+    schedule: NoiseSchedule, xt: Tensor, x0: Tensor, t: int, t_next: int, before: tuple[int, Tensor] | None
+) -> Tensor:
+    """From step t to t_next >= 0; `before` is (t, x0) of the step before, None
+    at the first.
+    """
+    lambda_, lambda_next = _log_snr(schedule, t, xt), _log_snr(schedule, t_next, xt)
+    h = lambda_next - lambda_
+    estimate = x0
+    if before is not None:
+        t_before, x0_before = before
+        r = (h / (lambda_ - _log_snr(schedule, t_before, xt))).to(x0)
+        estimate = (1 + r / 2) * x0 - r / 2 * x0_before
+    a, a_next = schedule.at(t, xt), schedule.at(t_next, xt)
+    shrink = ((1 - a_next) / (1 - a)).sqrt().to(xt)
+    gain = -(a_next.sqrt() * torch.expm1(-h)).to(xt)
+    return shrink * xt + gain * estimate
+
+
+def normal_like(x: Tensor, generators: Generators = None) -> Tensor:
+    """Standard normal noise like x (B, ...); sample i of it from
+    generators[i], whatever x's device and type.
+    """
+    if generators is None:
+        return torch.randn_like(x)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    drawn = [torch.randn(x.shape[1:], generator=g, device=g.device, dtype=dtype) for g in generators]
+    return torch.stack(drawn).to(x)
+
+
+def _log_snr(schedule, t, like):
+    a = schedule.at(t, like)
+    return torch.log(a / (1 - a)) / 2
+
+
+def _for_each(t, xt):
+    """Step t as (B,)."""
+    return torch.full((len(xt),), t, device=xt.device)

@@ -1,40 +1,47 @@
 """Training: one generator for every network of the book.
 
-Step s draws everything random - which samples, which noise, which mismatches - from (seed, s)
-alone, and for the whole batch, whatever the number of processes that share it. A run can thus
-be repeated, resumed, and spread over several devices.
+Step s draws everything random - which samples, which noise, which mismatches -
+from (seed, s) alone, and for the whole batch, whatever the number of processes
+that share it. A run can thus be repeated, resumed, and spread over several
+devices.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from damm_lite.checkpoint import load_state
-from damm_lite.data import stack
-from damm_lite.losses import damm_loss, released_loss, specialist_loss, warmup_loss
-from damm_lite.mismatch import make_mismatches
-from damm_lite.parallel import share_batch_statistics
+from damm_lite.data import generator_of, stack
+from damm_lite.losses import our_loss
+from damm_lite.mismatches import make_mismatches
+from damm_lite.schedules import NoiseSchedule
+
+WEIGHT_DECAY, MAX_GRAD_NORM = 0.01, 1.0
+READ_EVERY = 25  # steps between two looks at the loss on a GPU, each of which waits for it
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast. AdamW, warm-up then cosine decay of the learning rate."""
+    """How long and how fast. AdamW, warm-up then cosine decay of the learning
+    rate.
+    """
 
     num_steps: int = 2000
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup_steps: int = 100
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
     ema_decay: float = 0.999
+    corrupted: float = 0.25  # share of each batch whose secondary image is a made mismatch
     seed: int = 0
 
 
@@ -42,125 +49,142 @@ class Step(NamedTuple):
     """What `train` yields after each optimiser step and average."""
 
     step: int  # steps done
-    loss: float
+    loss_on_device: Tensor  # (), not yet read
     model: nn.Module  # the weights being trained
     ema: nn.Module  # their running average: the model to use
     optimizer: torch.optim.Optimizer
     config: TrainConfig
 
+    @property
+    def loss(self) -> float:
+        """The loss of this step; on a GPU, reading it waits for the step to
+        end.
+        """
+        return self.loss_on_device.item()
 
-def train(model, schedule, dataset, config=None, objective=None, *, progress=True, accelerator=None, resume=None):
-    """Train `model` in place on any sized dataset; yields a `Step` after every step.
 
-    `objective(model, batch)` is the loss of one batch that `prepare` has made ready (default:
-    `damm_objective`). A simulated dataset is slow to draw: pass `list(dataset)` to draw it once.
-    `accelerator` sets device, precision, compilation and the processes that share each batch
-    (default: the first GPU, else the CPU). `resume` is a file of `save_state`: go on after its
-    step as if there had been no interruption. Raises ValueError where that file is of another
-    run or the processes cannot share the batch equally, and FloatingPointError, naming step and
-    seed, when the loss is not finite.
+def train(
+    model: nn.Module,
+    schedule: NoiseSchedule,
+    dataset: Sized,
+    config: TrainConfig | None = None,
+    loss: Callable = our_loss,
+    *,
+    progress: bool = True,
+    accelerator: Accelerator | None = None,
+    resume: str | Path | None = None,
+) -> Iterator[Step]:
+    """Train `model` in place on any sized dataset; yields a `Step` after every
+    step.
+
+    `loss` is any of `losses`. A simulated dataset is slow to draw: pass
+    `list(dataset)` to draw it once. `accelerator` sets device, precision,
+    compilation and the processes that share each batch (default: the first
+    GPU, else the CPU). `resume` is a file of `save_state`: go on after its
+    step as if there had been no interruption. Raises ValueError where that
+    file is of another run or the processes cannot share the batch equally, and
+    FloatingPointError, naming step and seed, when the loss is not finite (on a
+    GPU up to 25 steps later).
     """
-    config, objective, accelerator = config or TrainConfig(), objective or damm_objective, accelerator or Accelerator()
+    config, accelerator = config or TrainConfig(), accelerator or Accelerator()
     if config.batch_size % accelerator.num_processes:
-        raise ValueError(f"batch_size: {config.batch_size} does not divide among {accelerator.num_processes} processes")
-    model.to(accelerator.device).train()
-    if accelerator.num_processes > 1:
-        share_batch_statistics(model, accelerator.device)
-    ema = AveragedModel(model, multi_avg_fn=_average(config.ema_decay), use_buffers=True)
+        among = f"{accelerator.num_processes} processes"
+        found = f"{config.batch_size} does not divide among {among}"
+        raise ValueError(f"batch_size: {found}")
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        # A batch norm's batch is that of all processes.
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    device = accelerator.device
+    model.to(device).train()
+    average = _average(config.ema_decay)
+    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        weight_decay=WEIGHT_DECAY,
+        fused=True,
+    )
     done = load_state(resume, model, ema, optimizer, config) if resume else 0
-    target_of = model.objective.target
     shared, optimizer = accelerator.prepare(model, optimizer)
     rows = slice(accelerator.process_index, None, accelerator.num_processes)
-    loader = DataLoader(dataset, batch_sampler=StepSampler(len(dataset), config, done), collate_fn=stack)
+    order = StepSampler(len(dataset), config, done)
+    loader = DataLoader(dataset, batch_sampler=order, collate_fn=stack)
     hidden = not (progress and accelerator.is_local_main_process)
-    bar = tqdm(loader, desc="training", initial=done, total=config.num_steps, disable=hidden)
+    total = config.num_steps
+    bar = tqdm(loader, "training", total, initial=done, disable=hidden)
+    unread = []
     for step, batch in enumerate(bar, start=done + 1):
-        generator = torch.Generator().manual_seed(_seed_of_step(config.seed, step))
-        batch = prepare(schedule, target_of, batch, generator)
-        batch = {key: x[rows].to(accelerator.device) for key, x in batch.items()}
+        generator = generator_of(config.seed, step)
+        about = model.prediction, batch, generator, config.corrupted
+        batch = prepare(schedule, *about)
+        batch = {key: x[rows].to(device) for key, x in batch.items()}
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, config)
-        loss = objective(shared, batch)
-        accelerator.backward(loss)
-        mean = accelerator.reduce(loss.detach(), "mean").item()
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} at step {step} of seed {config.seed}")
-        accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
+        conditions = [batch[name] for name in model.conditions]
+        output = shared(batch["xt"], batch["t"], *conditions)
+        value = loss(output, batch["output_target"], batch.get("trusted"))
+        accelerator.backward(value)
+        mean = accelerator.reduce(value.detach(), "mean")
+        unread.append(mean)
+        last = step == total
+        if mean.device.type == "cpu" or len(unread) == READ_EVERY or last:
+            first = step - len(unread) + 1
+            check_losses(torch.stack(unread).tolist(), first, config.seed)
+            unread = []
+        accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
         optimizer.step()
         optimizer.zero_grad()
         ema.update_parameters(model)
         yield Step(step, mean, model, ema.module, optimizer, config)
 
 
-class StepSampler:
-    """Yields, for each training step still to do, the indices of its batch; a function of (seed, step)."""
+def check_losses(losses: Iterable[float], first: int, seed: int) -> None:
+    """Raise FloatingPointError for the first of these losses, of steps
+    `first`, first + 1, ..., that is not finite.
+    """
+    for step, loss in enumerate(losses, start=first):
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {step} of seed {seed}")
 
-    def __init__(self, n, config, done=0):
+
+class StepSampler:
+    """Yields, for each training step still to do, the indices of its batch; a
+    function of (seed, step).
+    """
+
+    def __init__(self, n: int, config: TrainConfig, done: int = 0):
         self.n, self.config, self.done = n, config, done
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.config.num_steps - self.done
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.done + 1, self.config.num_steps + 1):
             rng = np.random.default_rng([self.config.seed, step])
             yield rng.choice(self.n, self.config.batch_size, replace=self.n < self.config.batch_size).tolist()
 
 
-def prepare(schedule, target_of, batch, generator):
-    """A stacked batch, on the CPU, with all that is random about its training step added.
+def prepare(
+    schedule: NoiseSchedule, prediction: type, batch: dict, generator: torch.Generator, corrupted: float = 0.25
+) -> dict[str, Tensor]:
+    """A stacked batch, on the CPU, with all that is random about its training
+    step added.
 
-    Keeps every tensor and adds t (B,), eps, xt, `answer`: what the network should output
-    (`target_of` is its objective's), and, where there is a secondary image, `spoilt` and
-    `trusted` of `make_mismatches`.
+    Keeps every tensor and adds t (B,), eps, xt and `output_target` (B, C, H,
+    W): what the network should output, by its prediction type. Where there is
+    a secondary image, a share `corrupted` of them are exchanged for made
+    mismatches, and `trusted` (B, 1, H, W) tells where.
     """
     batch = {key: x for key, x in batch.items() if torch.is_tensor(x)}
     x0 = batch["target"]
     t = torch.randint(len(schedule), (len(x0),), generator=generator)
     eps = torch.randn(x0.shape, generator=generator)
-    batch |= dict(t=t, eps=eps, xt=schedule.add_noise(x0, eps, t), answer=target_of(schedule, x0, eps, t))
+    output_target = prediction.target(schedule, x0, eps, t)
+    batch |= dict(t=t, eps=eps, xt=schedule.add_noise(x0, eps, t), output_target=output_target)
     if "secondary" in batch:
-        batch["spoilt"], batch["trusted"] = make_mismatches(batch["secondary"], generator)
+        batch["secondary"], batch["trusted"] = make_mismatches(batch["secondary"], generator, corrupted)
     return batch
-
-
-def damm_objective(model, batch):
-    """Our objective: both branches always, and a confidence taught by made mismatches."""
-    output = model(batch["xt"], batch["t"], batch["primary"], batch["spoilt"])
-    return damm_loss(output, batch["answer"], batch["trusted"])
-
-
-def specialist_objective(model, batch):
-    """The same, and each branch is left to what it is better at: what the shipped weights were trained with."""
-    output = model(batch["xt"], batch["t"], batch["primary"], batch["spoilt"])
-    return specialist_loss(output, batch["answer"], batch["trusted"])
-
-
-def released_objective(model, batch):
-    """The released second phase."""
-    return released_loss(model(batch["xt"], batch["t"], batch["primary"], batch["secondary"]), batch["answer"])
-
-
-def warmup_objective(model, batch):
-    """The released first phase: both branches, confidence off."""
-    return warmup_loss(model(batch["xt"], batch["t"], batch["primary"], batch["secondary"]), batch["answer"])
-
-
-def unet_objective(model, batch):
-    """Squared error of one plain `UNet` conditioned on the primary image."""
-    return (model(batch["xt"], batch["t"], batch["primary"]) - batch["answer"]).square().mean()
-
-
-def concat_objective(model, batch):
-    """The same, conditioned on both images by plain concatenation."""
-    output = model(batch["xt"], batch["t"], batch["primary"], batch["secondary"])
-    return (output - batch["answer"]).square().mean()
-
-
-def _seed_of_step(seed, step):
-    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def _learning_rate(step, config):
@@ -170,7 +194,9 @@ def _learning_rate(step, config):
 
 
 def _average(decay):
-    """Exponential moving average that follows closely at first, so that short runs work too."""
+    """Exponential moving average that follows closely at first, so that short
+    runs work too.
+    """
 
     def update(averages, values, count):
         if averages[0].is_floating_point():

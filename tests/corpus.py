@@ -28,12 +28,12 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 
 import damm_lite as dl
-from damm_lite.ablate import read_spec
+from damm_lite.brains.nifti import read_nifti
 from damm_lite.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
-from damm_lite.fluorescence import read_tiff
-from damm_lite.nifti import read_nifti
+from damm_lite.experiments.ablate import read_spec
 from damm_lite.official import load_official_state_dict, official_names
 from damm_lite.train import Step, TrainConfig
+from damm_lite.tumours.fluorescence import read_tiff
 
 SIDES = (20, 28)  # of a TIFF image
 VOXELS = (12, 14, 10)
@@ -609,16 +609,23 @@ DAMAGE = {
     ),
     "no tensors": lambda t, d: t.clear(),
     "no network": lambda t, d: d.pop("network"),
-    "unknown network": change_description(network="Linear"),
-    "a list for a network": change_description(network=["DAMMNet"]),
+    "unknown network": change_description(network="torch.nn:Linear"),
+    "a network without a module": change_description(network="DAMMNet"),
+    "a list for a network": change_description(network=["damm_lite.damm:DAMMNet"]),
+    "a part for a network": change_description(network="damm_lite.fusion:MMFM"),
     "unknown entry": change_description(hook="os.system"),
     "no arguments": lambda t, d: d.pop("arguments"),
     "arguments are a list": change_description(arguments=[1, 2]),
     "unknown argument": change_arguments(hook=3),
-    "unknown part": change_arguments(confidence="system"),
+    "unknown part": change_arguments(confidence={"part": "os:system"}),
+    "a part that is text": change_arguments(confidence="damm_lite.fusion:QueryConfidence"),
+    "a part without a name": change_arguments(fusion={"part": 3}),
+    "a part that is a list": change_arguments(fusion={"part": ["damm_lite.fusion:MMFM"]}),
+    "a part and more": change_arguments(fusion={"part": "damm_lite.fusion:MMFM", "hook": 3}),
     "a number for a part": change_arguments(fusion=3),
-    "the wrong part": change_arguments(fusion="PredictsNoise"),
-    "no objective": change_arguments(objective=None),
+    "the wrong part": change_arguments(fusion={"part": "damm_lite.prediction_types:PredictsNoise"}),
+    "no prediction": change_arguments(prediction=None),
+    "another part for a prediction": change_arguments(prediction={"part": "damm_lite.fusion:MMFM"}),
     "a million channels": change_arguments(secondary_channels=10**6),
     "negative channels": change_arguments(secondary_channels=-1),
     "a list for channels": change_arguments(secondary_channels=[1]),
@@ -971,7 +978,7 @@ FAMILIES = {
     nifti_flipped_headers: 60,
     brats_folders: 34,
     checkpoint_sound: 4,
-    checkpoint_damaged: 40,
+    checkpoint_damaged: 47,
     checkpoint_broken: 22,
     checkpoint_truncated: 12,
     checkpoint_flipped: 12,

@@ -3,17 +3,18 @@
 import multiprocessing
 import resource
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from corpus import READERS, run_parts, small_network
+from corpus import READERS, Case, run_parts, small_network
 
 SECONDS = 5  # for one file
 MEMORY = 2 * 2**30  # bytes, of the process as a whole
 
 
-def judge(case):
+def judge(case: Case) -> tuple[str, str]:
     """(outcome, what was said) of reading a file; "right" and "refused" are good, if the case allows them."""
     try:
         found = READERS[case.reader](case.path)
@@ -69,7 +70,7 @@ class Reader:
         theirs.close()
         self.connection.recv()
 
-    def read(self, case):
+    def read(self, case: Case) -> tuple[str, str]:
         """(outcome, what was said); the process is gone after "hang" and "crash"."""
         try:
             self.connection.send(case)
@@ -81,12 +82,13 @@ class Reader:
         self.close()
         return outcome, ""
 
-    def close(self):
+    def close(self) -> None:
+        """End the process."""
         self.process.kill()
         self.process.join()
 
 
-def survey(cases):
+def survey(cases: Iterable[Case]) -> pd.DataFrame:
     """A table of a row for each case: family, name, path, outcome, said."""
     reader, rows = Reader(), []
     for case in cases:
@@ -98,6 +100,6 @@ def survey(cases):
     return pd.DataFrame(rows)
 
 
-def summary(table):
+def summary(table: pd.DataFrame) -> pd.DataFrame:
     """How many files of each family had which outcome."""
     return pd.crosstab(table.family, table.outcome).reindex(table.family.unique())

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from damm_lite import ablate as ablate_function
-from damm_lite.ablate import ablate, summarise
 from damm_lite.damm import DAMMNet
-from damm_lite.factors import FACTORS, Budget, Level, Network, train_network
+from damm_lite.data import generator_of
+from damm_lite.experiments import ablate as ablate_function
+from damm_lite.experiments.ablate import ablate, summarise
+from damm_lite.experiments.factors import FACTORS, Budget, Level, Network, train_network
 from damm_lite.fusion import UAFM, Addition, PlainAttention
-from damm_lite.gates import DecideOnce, MultiModal
+from damm_lite.gates import AlwaysMulti, DecideOnce
 from damm_lite.predict import predict
 from damm_lite.schedules import scaled_linear_schedule
 from damm_lite.train import train
@@ -35,9 +36,9 @@ def test_a_table_has_a_row_for_each_level_seed_and_patch():
 
 def test_levels_that_differ_in_use_share_one_training(monkeypatch):
     runs = []
-    monkeypatch.setattr(sys.modules["damm_lite.factors"], "train", lambda *a: runs.append(a) or train(*a))
+    monkeypatch.setattr(sys.modules["damm_lite.experiments.factors"], "train", lambda *a: runs.append(a) or train(*a))
     factors = {
-        "gate": {"every step": Level(num_steps=2), "multi": Level(gate=MultiModal, num_steps=2)},
+        "gate": {"every step": Level(num_steps=2), "multi": Level(gate=AlwaysMulti, num_steps=2)},
         "num_steps": {"2": Level(num_steps=2), "3": Level(num_steps=3)},
     }
     train_network.cache_clear()
@@ -73,12 +74,19 @@ def test_deciding_once_keeps_to_the_first_decision():
     model = DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16)).eval()
     images = torch.rand(2, 3, 1, 16, 16) * 2 - 1
     t = torch.full((3,), 999)
-    c = model.encode(torch.randn(3, 1, 16, 16), t, *images).confidence
-    gate = DecideOnce(gamma=c.median().item())
-    schedule = scaled_linear_schedule()
-    result = predict(model, schedule, *images, num_steps=3, branch=gate)
-    assert gate.use_multi.shape == (3,)
-    assert [name == "multi" for name in result.branch] == gate.use_multi.tolist()
+    noise = torch.stack([torch.randn(1, 16, 16, generator=generator_of(seed, 0)) for seed in range(3)])
+    c = model.encode(noise, t, *images).confidence.sort().values
+    gamma, schedule, seen = c[:2].mean().item(), scaled_linear_schedule(), []
+
+    class Watched(DecideOnce):
+        def __call__(self, model, encoded):
+            decision = super().__call__(model, encoded)
+            seen.append(decision.trust.tolist())
+            return decision
+
+    result = predict(model, schedule, *images, num_steps=3, gate=Watched(gamma))
+    assert len(seen) == 3 and seen[0] == seen[1] == seen[2] and len(set(seen[0])) == 2
+    assert [name == "multi" for name in result.branch] == [trust == 1 for trust in seen[0]]
 
 
 def test_unknown_factors_are_named():

@@ -12,16 +12,22 @@ import pytest
 from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.core import publish_doctree
+from pylatexenc.latexwalker import LatexCharsNode, LatexGroupNode, LatexMacroNode, LatexSpecialsNode, LatexWalker
+from pylatexenc.macrospec import LatexContextDb, MacroStandardArgsParser, SpecialsSpec, std_macro
 
 import damm_lite
 
 ROOT = Path(__file__).parents[1]
-BOOK, HTML = ROOT / "book", ROOT / "_build" / "html"
+BOOK, HTML, PACKAGE = ROOT / "book", ROOT / "_build" / "html", ROOT / "damm_lite"
 CHAPTERS = sorted(BOOK.glob("[0-9]*.ipynb"))
-MODULES = sorted(p.stem for p in (ROOT / "damm_lite").glob("*.py") if p.stem != "__init__")
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+)
 
 sys.path.insert(0, str(BOOK / "_ext"))
-from plain_docstrings import to_rst  # noqa: E402
+from plain_docstrings import to_rst, write_defaults  # noqa: E402
 
 
 def prose(path):
@@ -43,7 +49,7 @@ def built(name):
 
 # Notation: every symbol of the chapters' formulas stands in the table.
 
-TEXT = {"text", "mathrm", "operatorname", "textbf", "mathtt", "begin", "end"}  # their argument is words
+TEXT = {"text", "mathrm", "operatorname", "textbf", "mathtt"}  # their argument is words
 DRESS = {"bar", "overline", "hat", "tilde", "mathcal", "mathbb", "mathbf"}  # part of the symbol that they dress
 PLAIN = frozenset(
     re.findall(
@@ -53,6 +59,12 @@ PLAIN = frozenset(
         neq approx sim equiv propto rightarrow leftarrow longrightarrow Rightarrow min max arg exp log ln sin cos tanh
         arccos sum prod int displaystyle limits langle rangle lVert rVert lvert rvert Vert vert lfloor rfloor""",
     )
+)
+LATEX = LatexContextDb()
+LATEX.add_context_category(
+    "formulas",
+    macros=[std_macro(name, "{") for name in TEXT | DRESS],
+    specials=[SpecialsSpec("'"), *(SpecialsSpec(mark, MacroStandardArgsParser("{")) for mark in "_^")],
 )
 
 
@@ -72,66 +84,74 @@ def formulas(markdown):
 
 
 def symbols(latex):
-    """The symbols (base, subscript, label) of a formula, e.g. ("\\bar\\alpha", "t", "") and ("\\hat x", "", "uni")."""
+    """The symbols (base, subscript, label) of a formula, e.g. ("\\bar \\alpha", "t", "") and ("\\hat x", "", "uni")."""
     found = set()
-    read(re.findall(r"\\[A-Za-z]+|\\.|[A-Za-z]|\d+|\S", latex), found)
+    collect(LatexWalker(latex, latex_context=LATEX, tolerant_parsing=False).get_latex_nodes()[0], found)
     return found
 
 
-def argument(tokens):
-    """Take one macro argument off the list: the tokens of a group, or a single token with its own argument."""
-    if tokens and tokens[0] != "{":
-        first = tokens.pop(0)
-        return [first, "{", *argument(tokens), "}"] if first[1:] in TEXT | DRESS else [first]
-    taken, depth = [], 0
-    while tokens:
-        token = tokens.pop(0)
-        depth += {"{": 1, "}": -1}.get(token, 0)
-        if depth == 0:
-            break
-        taken.append(token)
-    return taken[1:]
+def pieces(nodes):
+    """The nodes of a formula, where text is letters, whole numbers and signs, one by one and as strings."""
+    for node in nodes:
+        yield from re.findall(r"\d+|\S", node.chars) if isinstance(node, LatexCharsNode) else [node]
 
 
-def label_of(tokens):
+def inside(piece):
+    """The nodes in a group or environment, or in the argument of a macro, an underscore or a caret."""
+    if isinstance(piece, str):
+        return []
+    if not isinstance(piece, LatexMacroNode | LatexSpecialsNode):
+        return piece.nodelist
+    arguments = piece.nodeargd.argnlist if piece.nodeargd else []
+    return [node for a in arguments for node in (a.nodelist if isinstance(a, LatexGroupNode) else [a])]
+
+
+def name_of(piece):
+    """How a piece is called in LaTeX: "x", "\\alpha", "_"; "" for a group."""
+    if isinstance(piece, str):
+        return piece
+    return f"\\{piece.macroname}" if isinstance(piece, LatexMacroNode) else getattr(piece, "specials_chars", "")
+
+
+def names(nodes):
+    """All that is written in these nodes, e.g. ["t", "-", "1"] and ["\\hat", "x"]."""
+    return [name for p in pieces(nodes) for name in (name_of(p), *names(inside(p))) if name]
+
+
+def label_of(nodes):
     """The words of an index like {\\text{uni}}, or None."""
-    is_label = tokens and tokens[0][1:] in TEXT
-    return "".join(token for token in tokens[1:] if token not in "{}") if is_label else None
+    is_label = len(nodes) == 1 and isinstance(nodes[0], LatexMacroNode) and nodes[0].macroname in TEXT
+    return "".join(names(inside(nodes[0]))) if is_label else None
 
 
-def read(tokens, found):
-    """Collect the symbols of a list of tokens, which is used up."""
-    while tokens:
-        token = tokens.pop(0)
-        name = token[1:] if token[0] == "\\" else ""
-        if name in TEXT:
-            argument(tokens)
-            continue
-        if name in DRESS:
-            inside = argument(tokens)
-            if len(inside) > 1 and "_" in inside or len(inside) > 2:
-                read(inside, found)
-                continue
-            base = f"{token} {''.join(inside)}"
-        elif token.isalpha() or (name.isalpha() and name not in PLAIN):
-            base = token
-        else:
-            if token in "_^":
-                inside = argument(tokens)
-                if label_of(inside) is None:
-                    read(inside, found)
+def base_of(piece):
+    """What a symbol begins with, e.g. "x", "\\alpha" or "\\hat x"; None for what is no symbol, or several."""
+    name = name_of(piece)
+    if name[1:] in DRESS:
+        dressed = names(inside(piece))
+        return f"{name} {''.join(dressed)}" if len(dressed) <= 2 and "_" not in dressed else None
+    is_symbol = name.isalpha() or (name[1:].isalpha() and name[1:] not in PLAIN | TEXT)
+    return name if is_symbol else None
+
+
+def collect(nodes, found):
+    """Add the symbols among these nodes, and inside them, to a set."""
+    left = list(pieces(nodes))
+    while left:
+        base = base_of(piece := left.pop(0))
+        if base is None:
+            if name_of(piece)[1:] not in TEXT and label_of(inside(piece)) is None:
+                collect(inside(piece), found)
             continue
         subscript = label = ""
-        while tokens and tokens[0] in ("_", "^", "'"):
-            kind = tokens.pop(0)
-            inside = argument(tokens) if kind != "'" else []
-            words = label_of(inside)
-            if words is not None:
+        while left and isinstance(left[0], LatexSpecialsNode):
+            index = left.pop(0)
+            if words := label_of(inside(index)):
                 label = words
-            elif kind == "_":
-                subscript = " ".join(inside)
+            elif index.specials_chars == "_":
+                subscript = " ".join(names(inside(index)))
             else:
-                read(inside, found)
+                collect(inside(index), found)
         found.add((base, subscript, label))
 
 
@@ -238,19 +258,26 @@ def test_every_row_of_paper_and_code_has_a_status():
 # API: every module, every public name, as it was written.
 
 
+def public_names():
+    """(name, item) of every class and function that `dl.NAME`, `dl.brains.NAME` and so on promise."""
+    items = {name: getattr(damm_lite, name) for name in damm_lite.__all__}
+    for package in [item for item in items.values() if inspect.ismodule(item)]:
+        items |= {name: getattr(package, name) for name in package.__all__}
+    return [(name, item) for name, item in items.items() if inspect.isfunction(item) or inspect.isclass(item)]
+
+
 def test_every_module_is_on_the_api_page_in_reading_order():
-    shown = re.findall(r"automodule:: damm_lite\.(\w+)", page("api"))
+    shown = re.findall(r"automodule:: damm_lite\.([\w.]+)", page("api"))
     assert sorted(shown) == MODULES
     told = re.findall(r"\w+", re.search(r"in this order:(.*?)\. ", damm_lite.__doc__, re.S)[1])
     assert [name for name in shown if name in told] == [name for name in told if name in MODULES]
 
 
 def test_every_public_name_is_on_the_built_api_page():
-    api = built("api")
-    for name in damm_lite.__all__:
-        item = getattr(damm_lite, name)
-        if inspect.isfunction(item) or inspect.isclass(item):
-            assert api.find(id=f"{item.__module__}.{name}"), name
+    api, names = built("api"), public_names()
+    assert len(names) > 100
+    for name, item in names:
+        assert api.find(id=f"{item.__module__}.{name}"), name
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -261,6 +288,20 @@ def test_docstrings_are_shown_as_they_were_written(module):
         tree = publish_doctree("\n".join(to_rst(docstring.split("\n"))), settings_overrides={"report_level": 5})
         assert not list(tree.findall(nodes.problematic)) and not list(tree.findall(nodes.system_message)), docstring
         assert tree.astext().split() == docstring.replace("`", "").split()
+
+
+def test_equations_examples_and_options_are_code():
+    lines = ["With --out the weights", "are kept.", "", "    a = b", "", ">>> 1 + 1", "2", "", "The end."]
+    tree = publish_doctree("\n".join(to_rst(lines)))
+    assert [node.astext() for node in tree.findall(nodes.literal)] == ["--out"]
+    assert [node.astext() for node in tree.findall(nodes.literal_block)] == ["a = b"]
+    assert [node.astext() for node in tree.findall(nodes.doctest_block)] == [">>> 1 + 1\n2"]
+
+
+def test_defaults_of_a_dataclass_are_shown_as_they_are_written():
+    signature, _ = write_defaults(None, "class", "Network", damm_lite.experiments.Network, None, "", None)
+    assert "fusion: type = MMFM" in signature and "= our_loss" in signature and "<" not in signature
+    assert write_defaults(None, "class", "MMFM", damm_lite.MMFM, None, "(channels: int)", None) is None
 
 
 # Status: no chapter takes longer than it says.

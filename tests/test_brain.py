@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from damm_lite.anatomy import draw_brain, draw_head
-from damm_lite.brain import (
+from damm_lite.brains.anatomy import draw_brain, draw_head
+from damm_lite.brains.shapes import covered, covered_by_sheet, displace, ellipsoid, grid, smooth_field, tube
+from damm_lite.brains.synthetic import (
     BRAIN_DIVERGENCES,
     SLICES,
     SyntheticBrains,
@@ -14,7 +15,6 @@ from damm_lite.brain import (
     scan,
     tissues_of,
 )
-from damm_lite.shapes import covered, covered_by_sheet, displace, ellipsoid, grid, smooth_field, tube
 
 
 @pytest.fixture(scope="module")

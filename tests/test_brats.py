@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from damm_lite import brats
-from damm_lite.brats import BraTSSliceDataset
-from damm_lite.cases import find_cases, hold_out, patient_of, split_patients
-from damm_lite.data import check_contrasts, stack
-from damm_lite.nifti import write_nifti
-from damm_lite.stored import StoredSlices
-from damm_lite.volumes import IntensityScale
+from damm_lite.brains import brats
+from damm_lite.brains.brats import BraTSSliceDataset
+from damm_lite.brains.cases import check_contrasts, find_cases, hold_out, patient_of, split_patients
+from damm_lite.brains.nifti import write_nifti
+from damm_lite.brains.stored import StoredSlices
+from damm_lite.brains.volumes import IntensityScale
+from damm_lite.data import stack
 
 OLD = {"t1": "_t1", "t1ce": "_t1ce", "t2": "_t2", "flair": "_flair", "seg": "_seg"}
 NEW = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f", "seg": "-seg"}
@@ -351,15 +351,16 @@ def test_predictions_can_take_another_scale_and_some_slices(tmp_path):
 
 def test_the_real_cases(shared, tmp_path):
     root = shared / "data" / "brats"
-    data = open_folder(root, size=64, secondary=["t2", "t1ce"], slices_per_case=8)
-    assert data.cases == ["TCGA-DU-7294", "TCGA-FG-6692"] and len(data) == 16
+    cases = ["TCGA-DU-7294", "TCGA-FG-6692"]
+    data = open_folder(root, size=64, secondary=["t2", "t1ce"], cases=cases, slices_per_case=8)
+    assert data.cases == cases and len(data) == 16
     assert split_patients(data.cases, (0.5, 0.5)) != [data.cases, []]
     for item in (data[3], data[12]):
         assert item["secondary"].shape == (2, 64, 64) and not item["segmented"]
         inside = item["mask"] == 1
         assert 0.15 < inside.float().mean() < 0.8 and item["target"][inside].std() > 0.1
         assert torch.corrcoef(torch.stack([item["primary"][inside], item["secondary"][1:][inside]]))[0, 1] > 0.5
-    slices = open_folder(root, size=192).whole("TCGA-FG-6692")  # 1 mm a pixel: nothing is resized
+    slices = open_folder(root, cases=cases, size=192).whole("TCGA-FG-6692")  # 1 mm a pixel: nothing is resized
     volume = slices.restore(slices.batch()["target"])
     write_nifti(tmp_path / "pred.nii.gz", volume, slices.source)
     made, truth = nib.load(tmp_path / "pred.nii.gz"), nib.load(slices.source)
@@ -412,22 +413,50 @@ def test_stored_slices_are_those_of_the_dataset_in_any_order(tmp_path, monkeypat
     for case in "abc":
         write_case(tmp_path / case, case, seed=ord(case))
     data = open_folder(tmp_path, secondary="t2,t1ce", slices_per_case=4)
-    stored = StoredSlices(data, tmp_path / "slices")
+    stored = StoredSlices(data, tmp_path / "slices.npy")
     monkeypatch.setattr(brats, "read_nifti", None)  # no volume is read any more
     data._kept.clear()
-    assert len(stored) == 12 and (tmp_path / "slices").stat().st_size == 2 * 12 * 4 * 24 * 24
-    assert list(stored[3]) == ["target", "primary", "secondary"] and stored[3]["secondary"].shape == (2, 24, 24)
+    assert len(stored) == 12
+    on_disk = np.load(tmp_path / "slices.npy")
+    assert on_disk.shape == (12, 6, 24, 24) and on_disk.dtype == np.float16
+    drawn = [stored[i] for i in (11, 0, 7)]
     monkeypatch.undo()
-    for i in (11, 0, 7):
-        for key, image in stored[i].items():
-            assert image.dtype == torch.float32
-            torch.testing.assert_close(image, data[i][key], atol=5e-4, rtol=0)
-            assert (image[data[i][key] == -1] == -1).all()
+    for i, item in zip((11, 0, 7), drawn, strict=True):
+        assert set(item) == set(data[i]) and item["secondary"].shape == (2, 24, 24)
+        for key, value in data[i].items():
+            if torch.is_tensor(value):
+                assert item[key].dtype == torch.float32
+                torch.testing.assert_close(item[key], value, atol=5e-4, rtol=0)
+                assert (item[key][value == -1] == -1).all()
+            else:
+                assert item[key] == value
     with pytest.raises(IndexError):
         stored[12]
+
+
+def test_stored_items_keep_what_is_no_image(tmp_path):
+    def item(i):
+        image = torch.full((1, 4, 8), i / 8)
+        return {
+            "kind": "shift",
+            "target": image,
+            "number": torch.tensor(1e6 + i),
+            "divergent": i > 0,
+            "mask": 1 - image,
+        }
+
+    stored = StoredSlices([item(i) for i in range(3)], tmp_path / "slices.npy")
+    for i in range(3):
+        for key, value in item(i).items():
+            assert torch.equal(stored[i][key], value) if torch.is_tensor(value) else stored[i][key] == value
+
+
+def test_what_cannot_be_stored(tmp_path):
     with pytest.raises(ValueError, match="empty"):
-        StoredSlices([], tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+        StoredSlices([], tmp_path / "none.npy")
+    with pytest.raises(ValueError, match=r"slices: expected a name that ends in \.npy"):
+        StoredSlices([{"target": torch.zeros(1, 4, 4)}], tmp_path / "slices")
+    assert not list(tmp_path.iterdir())
 
 
 def stored_peak(root, cases, path):
@@ -443,5 +472,5 @@ def stored_peak(root, cases, path):
 def test_memory_does_not_grow_with_stored_slices(many, tmp_path):
     processes = multiprocessing.get_context("spawn")  # where no other test has left anything
     with ProcessPoolExecutor(1, processes, max_tasks_per_child=1) as pool:
-        few, lots = (pool.submit(stored_peak, many, cases, tmp_path / str(cases)).result() for cases in (5, 50))
+        few, lots = (pool.submit(stored_peak, many, cases, tmp_path / f"{cases}.npy").result() for cases in (5, 50))
     assert lots < 1.2 * few

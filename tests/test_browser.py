@@ -103,6 +103,35 @@ def test_pages_are_complete_quiet_and_accessible(opened):
     assert not refused and not complaints and found == {"light": [], "dark": []}
 
 
+# Boxes of code and of outputs whose content is wider than they are, with all folds open.
+TOO_WIDE = """() => {
+    const folds = [...document.querySelectorAll("details:not([open])")];
+    const hidden = [...document.querySelectorAll(".toggle-hidden")];
+    folds.forEach((fold) => { fold.open = true; });
+    hidden.forEach((box) => box.classList.remove("toggle-hidden"));
+    const boxes = [...document.querySelectorAll("article pre, article .cell, article .cell_output > *, article table")];
+    const found = boxes.filter((box) => box.scrollWidth > box.clientWidth + 1);
+    const shown = found.map((box) => `${box.scrollWidth} > ${box.clientWidth}: ${box.textContent.trim().slice(0, 90)}`);
+    folds.forEach((fold) => { fold.open = false; });
+    hidden.forEach((box) => box.classList.add("toggle-hidden"));
+    return shown;
+}"""
+
+
+@on_each(PAGES)
+def test_nothing_is_wider_than_its_box(opened):
+    page, _, _ = opened
+    assert page.viewport_size["width"] == 1280
+    assert page.evaluate(TOO_WIDE) == []
+
+
+def test_a_line_that_is_cut_off_is_found_out(site):
+    page, _, _ = visit(site, CHAPTERS[0])
+    page.evaluate("document.querySelector('div.cell_input pre').textContent = 'x'.repeat(90)")
+    assert len(page.evaluate(TOO_WIDE)) == 1
+    page.close()
+
+
 def test_an_inaccessible_page_is_found_out(site):
     page, _, _ = visit(site, "references.html")
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<main><img src=x><input></main>')")

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 import yaml
 
+import fresh_outputs
 import run_chapters
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +31,10 @@ def project(tmp_path):
     (root / "_toc.yml").write_text("format: jb-book\nroot: chapter\nchapters:\n- file: after\n")
     (root / "book" / "after.md").write_text("# After the chapter\n")
     (root / "damm_lite").mkdir()
-    (root / "damm_lite" / "constants.py").write_text("ANSWER = 'first value'\n")
-    write_chapter(root, "exec(open('../damm_lite/constants.py').read())\nprint('shown:', ANSWER)")
+    for name, text in (("__init__", ""), ("constants", "ANSWER = 'first value'\n"), ("other", "X = 1\n")):
+        (root / "damm_lite" / f"{name}.py").write_text(text)
+    look_here = "import sys\nsys.path.insert(0, '..')\n"
+    write_chapter(root, f"{look_here}from damm_lite.constants import ANSWER\nprint('shown:', ANSWER)")
     return root
 
 
@@ -59,6 +62,10 @@ def test_pages_follow_the_package(project):
     again = build(project)
     assert again.returncode == 0 and "Executing notebook" not in again.stdout + again.stderr
 
+    (project / "damm_lite" / "other.py").write_text("X = 2\n")  # of no concern to the chapter
+    again = build(project)
+    assert again.returncode == 0 and "Executing notebook" not in again.stdout + again.stderr
+
     (project / "damm_lite" / "constants.py").write_text("ANSWER = 'second value'\n")
     assert build(project).returncode == 0
     assert "shown: second value" in page(project)
@@ -79,10 +86,10 @@ dl.check_parameters(globals(), profile=("fast", "full"), folders=(), names=("see
 """
 WITHOUT_WEIGHTS = """
 from pathlib import Path
-from damm_lite import download
+from damm_lite import checkpoint, download
 download.CHECKOUT, download.REPOSITORY = Path("nowhere"), "http://127.0.0.1:9"
 download.pooch.os_cache = lambda name: Path("empty cache").resolve()
-download.load_pretrained("tumour-64")
+checkpoint.load_pretrained("tumour-64")
 """
 
 
@@ -107,3 +114,23 @@ def test_it_fails_the_build_and_is_named(project, code, said):
 def test_a_warning_fails_the_build(project):
     write_chapter(project, "1", prose="# One chapter\n\nSee {doc}`a_page_that_is_not_there`.")
     assert build(project).returncode != 0
+
+
+def test_chapters_follow_what_they_reach():
+    package = ROOT / "damm_lite"
+    found = fresh_outputs.reached("dl.predict(x); dl.tumours.Physics(); dl.teaching.planes", package)
+    assert found is None, "a name that is nowhere stands for all"
+    found = fresh_outputs.reached("import damm_lite as dl\ndl.predict(x)\ndl.tumours.Physics().pixel", package)
+    assert {"predict", "gates", "damm", "fusion", "unet", "samplers", "tumours.simulate"} <= found
+    assert not {"train", "whole_slide", "brains.synthetic", "experiments.factors", "tumours.fluorescence"} & found
+    assert "brains.synthetic" in fresh_outputs.reached("from damm_lite.brains.synthetic import later", package)
+    everything = fresh_outputs.reached("from damm_lite.experiments.measure import GATES", package)
+    assert everything is None, "measure.py imports damm_lite as a whole"
+
+
+def test_every_chapter_can_be_followed():
+    for path in sorted((ROOT / "book").glob("[0-9]*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        names = fresh_outputs.reached(code, ROOT / "damm_lite")
+        assert names and len(names) < 45, path.name

@@ -1,5 +1,6 @@
 """Networks on disk: whole or not at all, and never more than data."""
 
+import functools
 import json
 import pickle
 
@@ -7,17 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from damm_lite import fusion, schedules
-from damm_lite.checkpoint import load_checkpoint, save_checkpoint
+from damm_lite import fusion, prediction_types, schedules
+from damm_lite.checkpoint import how_to_load, load_checkpoint, parts_of, save_checkpoint
 from damm_lite.damm import DAMMNet
 from damm_lite.unet import UNet, UNetConfig
 
 CONFIG = UNetConfig(2, 1, (16, 16, 24, 32), 32)
 MODELS = {
-    "ours": lambda: DAMMNet(CONFIG, fusion.JointConfidence, None, schedules.PredictsVelocity),
-    "released": lambda: DAMMNet(CONFIG, fusion.QueryConfidence, 3, schedules.PredictsVelocity),
-    "plain": lambda: DAMMNet(CONFIG, None, 1, schedules.PredictsVelocity, fusion.Addition, fusion.PlainAttention),
-    "unet": lambda: UNet(CONFIG, schedules.PredictsVelocity),
+    "ours": lambda: DAMMNet(CONFIG, fusion.JointConfidence, None, prediction_types.PredictsVelocity),
+    "released": lambda: DAMMNet(CONFIG, fusion.QueryConfidence, 3, prediction_types.PredictsVelocity),
+    "plain": lambda: DAMMNet(
+        CONFIG, None, 1, prediction_types.PredictsVelocity, fusion.Addition, fusion.PlainAttention
+    ),
+    "unet": lambda: UNet(CONFIG, prediction_types.PredictsVelocity),
 }
 
 
@@ -31,7 +34,7 @@ def test_round_trip(model, tmp_path):
     path = tmp_path / "net.safetensors"
     save_checkpoint(path, model, schedule, seed=3, note="hello")
     copy, copied_schedule = load_checkpoint(path)
-    assert not copy.training and copy.config == model.config and copy.objective is schedules.PredictsVelocity
+    assert not copy.training and copy.config == model.config and copy.prediction is prediction_types.PredictsVelocity
     assert type(copy) is type(model) and copy.arguments == model.arguments
     assert torch.equal(copied_schedule.alphas_cumprod, schedule.alphas_cumprod)
     for key, value in model.state_dict().items():
@@ -77,7 +80,9 @@ def set_config(metadata, **changes):
         (lambda t, m: t.pop("schedule.alphas_cumprod"), "schedule"),
         (lambda t, m: m.pop("damm_lite"), "damm_lite"),
         (lambda t, m: m.update(damm_lite="{"), "expected a checkpoint"),
-        (lambda t, m: set_config(m, confidence="Psychic"), "Psychic"),
+        (lambda t, m: set_config(m, confidence="Psychic"), "Psychic|callable"),
+        (lambda t, m: set_config(m, confidence={"part": "os:system"}), "part 'os:system' is none of the package's"),
+        (lambda t, m: set_config(m, confidence={"part": ["x"]}), "expected a checkpoint"),
         (lambda t, m: set_config(m, config={"widths": [1]}), "widths"),
     ],
 )
@@ -90,13 +95,66 @@ def test_damage_is_named(tmp_path, change, message):
     assert str(path) in str(caught.value)
 
 
-def test_a_part_of_ones_own_is_refused_before_anything_is_written(tmp_path):
-    class Mine(fusion.Addition):
-        pass
+class Mine(fusion.Addition):
+    """A fusion of the reader's own, with weights."""
 
-    with pytest.raises(ValueError, match="fusion: expected one of .*MMFM.*, got Mine"):
-        save_checkpoint(tmp_path / "net.safetensors", DAMMNet(CONFIG, fusion=Mine), schedules.cosine_schedule(50))
-    assert not list(tmp_path.iterdir())
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.scale = torch.nn.Parameter(torch.full((channels, 1, 1), 0.5))
+
+    def forward(self, a, d):
+        return a + self.scale * d
+
+
+class MyHead(fusion.QueryConfidence):
+    pass
+
+
+class PredictsHalf(prediction_types.PredictsImage):
+    """The network's output is x0 / 2."""
+
+    @staticmethod
+    def target(schedule, x0, eps, t):
+        return x0 / 2
+
+    @staticmethod
+    def to_x0(schedule, xt, output, t):
+        return 2 * output
+
+
+class MyNet(DAMMNet):
+    pass
+
+
+def test_parts_of_ones_own_are_saved_and_loaded(tmp_path):
+    path, parts = tmp_path / "net.safetensors", [MyNet, MyHead, PredictsHalf, Mine]
+    model = MyNet(CONFIG, MyHead, None, PredictsHalf, Mine)
+    assert parts_of(model) == parts and parts_of(DAMMNet(CONFIG)) == []
+    assert how_to_load(parts).endswith("parts=[MyNet, MyHead, PredictsHalf, Mine]")
+    save_checkpoint(path, model, schedules.cosine_schedule(50))
+    copy, _ = load_checkpoint(path, parts=parts)
+    assert type(copy) is MyNet and copy.arguments == model.arguments
+    for key, value in model.state_dict().items():
+        assert torch.equal(copy.state_dict()[key], value), key
+    with pytest.raises(ValueError, match=r"none of the package's; pass its class: load_checkpoint\(path, parts=\[MyH"):
+        load_checkpoint(path, parts=[Mine, MyNet])
+
+
+def test_a_part_of_the_same_name_is_not_the_packages(tmp_path):
+    own = type("MMFM", (Mine,), {"__module__": "__main__"})
+    save_checkpoint(tmp_path / "net.safetensors", DAMMNet(CONFIG, fusion=own), schedules.cosine_schedule(50))
+    with pytest.raises(ValueError, match="part '__main__:MMFM' is none of the package's"):
+        load_checkpoint(tmp_path / "net.safetensors")
+    assert load_checkpoint(tmp_path / "net.safetensors", [own])[0].arguments["fusion"] is own
+
+
+def test_saving_never_refuses_and_says_what_cannot_be_loaded(tmp_path):
+    nameless = functools.partial(Mine)
+    model = DAMMNet(CONFIG, fusion=nameless)
+    save_checkpoint(tmp_path / "net.safetensors", model, schedules.cosine_schedule(50))
+    assert "cannot be loaded again: functools.partial" in how_to_load(parts_of(model))
+    with pytest.raises(ValueError, match="functools.partial"):
+        load_checkpoint(tmp_path / "net.safetensors")
 
 
 class Bomb:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from damm_lite.competition import BudgetSpent, divergent_patches, metered, score
 from damm_lite.damm import DAMMNet
 from damm_lite.metrics import ssim
 from damm_lite.predict import predict
 from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.teaching.competition import BudgetSpent, divergent_patches, metered, score
 from damm_lite.unet import UNetConfig
 
 
@@ -54,3 +54,5 @@ def test_what_is_no_image_is_refused(network):
     batch = divergent_patches(2, seed=1, size=16)
     with pytest.raises(ValueError, match=r"expected x0 of shape \(2, 1, 16, 16\), got None"):
         score(lambda *a: None, *network, batch)
+    with pytest.raises(ValueError, match="expected finite values"):
+        score(lambda *a: torch.full((2, 1, 16, 16), torch.nan), *network, batch)

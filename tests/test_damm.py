@@ -15,27 +15,7 @@ from damm_lite.fusion import (
     SqueezeExcitation,
 )
 from damm_lite.unet import Backbone, UNet, UNetConfig
-
-
-def randomised(model):
-    """No layer left at zero, so that everything matters."""
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model.eval()
-
-
-def tiny(confidence=JointConfidence, secondary=1):
-    return randomised(DAMMNet(UNetConfig(2, 1, (16, 16, 24, 32), 32), confidence, secondary))
-
-
-def inputs(batch=4, height=16, width=24, secondary=1):
-    return (
-        torch.randn(batch, 1, height, width),
-        torch.randint(1000, (batch,)),
-        torch.rand(batch, 1, height, width) * 2 - 1,
-        torch.rand(batch, secondary, height, width) * 2 - 1,
-    )
+from helpers import inputs, randomised, tiny
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (20, 12), (64, 64)])

@@ -13,14 +13,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import make_brain_sample
-import make_manifest
-import make_tumour_sample
+import make_data
 from damm_lite import download
-from damm_lite.brats import BraTSSliceDataset
-from damm_lite.cases import split_patients
-from damm_lite.download import fetch, load_pretrained
-from damm_lite.nifti import read_nifti
+from damm_lite.brains.brats import BraTSSliceDataset
+from damm_lite.brains.cases import split_patients
+from damm_lite.brains.nifti import read_nifti
+from damm_lite.checkpoint import load_pretrained
+from damm_lite.download import fetch
 
 ROOT = Path(__file__).parents[1]
 BRAINS = ROOT / "data" / "brain_sample"
@@ -28,11 +27,11 @@ WEIGHTS = sorted((ROOT / "data" / "weights").glob("*.safetensors"))
 
 
 def test_manifest_lists_every_file_as_it_is():
-    assert (ROOT / "damm_lite" / "manifest.txt").read_text() == make_manifest.manifest(ROOT)
+    assert (ROOT / "damm_lite" / "manifest.txt").read_text() == make_data.manifest(ROOT / "data")
 
 
 def test_sample_can_be_regenerated_to_the_bit(tmp_path):
-    make_tumour_sample.make(tmp_path)
+    make_data.make_tumours(tmp_path)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.tif"))
     assert len(made) == 12
     for path in made:
@@ -44,7 +43,7 @@ def test_sample_is_small():
 
 
 def test_brain_sample_can_be_regenerated_to_the_bit(tmp_path):
-    make_brain_sample.make(tmp_path)
+    make_data.make_brains(tmp_path)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.nii.gz"))
     assert made == sorted(p.relative_to(BRAINS) for p in BRAINS.rglob("*.nii.gz")) and len(made) == 20
     for path in made:
@@ -73,8 +72,8 @@ def test_weights_are_small_and_say_how_they_were_made(path):
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["damm_lite"])["about"]
     assert {"command", "seed", "steps", "device", "minutes"} <= about.keys()
-    script = "tools/train_brains.py" if path.stem.startswith("brain") else "tools/train_tumours.py"
-    assert script in about["command"] and path.name in about["command"]
+    script = "train_brains" if path.stem.startswith("brain") else "train_tumours"
+    assert f"damm_lite.experiments.{script}" in about["command"] and path.name in about["command"]
     assert path.stem in (ROOT / "data" / "README.md").read_text()
 
 

@@ -13,19 +13,20 @@ import pytest
 import torch
 
 from damm_lite.data import stack
-from damm_lite.plotting import (
+from damm_lite.predict import Prediction
+from damm_lite.teaching.plotting import (
     COLOURMAPS,
     image_grid,
     scaling_exponents,
+    show_ablation,
     show_batch,
     show_image,
     show_planes,
     show_scaling,
     to_frames,
 )
-from damm_lite.predict import Prediction
-from damm_lite.tumours import SyntheticTumours
-from damm_lite.widgets import slider_of_frames
+from damm_lite.teaching.widgets import slider_of_frames
+from damm_lite.tumours.synthetic import SyntheticTumours
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_an_image_is_drawn_as_it_is_with_a_scale_bar():
 def test_a_batch_with_its_prediction():
     batch = stack(SyntheticTumours(n=3, size=16, seed=0))
     maps = torch.rand(3, 4, 4)
-    result = Prediction(batch["target"], 0 * batch["target"], ["uni", "multi", "uni"], maps.mean((1, 2)), maps)
+    result = Prediction(batch["target"][None], ["uni", "multi", "uni"], maps.mean((1, 2)), maps)
     figure = show_batch(batch, result)
     axes = np.array(figure.axes).reshape(5, 3)
     assert [axis.get_ylabel() for axis in axes[:, 0]] == [
@@ -64,6 +65,7 @@ def test_a_batch_with_its_prediction():
         "confidence",
     ]
     assert axes[0, 1].get_title() == f"{batch['kind'][1]}\nmulti, c = {maps[1].mean():.2f}"
+    assert np.allclose(axes[3, 2].images[0].get_array(), batch["target"][2, 0])
     assert np.allclose(axes[4, 2].images[0].get_array(), maps[2])
     assert len(show_batch(batch, n=2).axes) == 6
 
@@ -100,6 +102,16 @@ def test_planes_of_a_volume_keep_their_proportions():
     np.testing.assert_array_equal(axes[2, 0].images[0].get_array(), volume[4, 1:9, 2:6][::-1, ::-1].T)
     bar = axes[0, 0].artists[0]
     assert bar.size_bar.get_children()[0].get_width() == 4 and "4 mm" in bar.txt_label.get_children()[0].get_text()
+
+
+def test_an_ablation_has_a_point_for_each_training_and_a_line_at_their_mean():
+    rows = [("prediction", "noise", 0, 0.5), ("prediction", "noise", 0, 0.7), ("prediction", "noise", 1, 0.8)]
+    rows += [("gate", "mean of branches", seed, 0.9) for seed in (0, 1)]
+    axis = show_ablation(pd.DataFrame(rows, columns=["factor", "level", "seed", "ssim"])).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["prediction: noise", "gate: mean of branches"]
+    points, mean, other, _ = axis.lines
+    np.testing.assert_allclose(points.get_xdata(), [0.6, 0.8])
+    assert mean.get_xdata() == pytest.approx([0.7]) and other.get_ydata().tolist() == [1, 1]
 
 
 def test_exponents_are_those_of_the_largest_sizes():

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 import torch
 
-from damm_lite.fluorescence import (
+from damm_lite.tumours.fluorescence import (
     FluorescenceDataset,
     find_channel,
     first_channel,

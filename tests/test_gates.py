@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from damm_lite.gates import DAMMP, Average, HardSpatialDAMMP, MultiModal, SpatialDAMMP, UniModal
-from test_damm import inputs, tiny
+from damm_lite.gates import DAMMP, AlwaysMulti, AlwaysUni, HardSpatialDAMMP, MeanOfBranches, SpatialDAMMP
+from helpers import inputs, tiny
 
 
 def encoded_with(model, confidence, args):
@@ -24,8 +24,8 @@ def test_dammp_takes_the_branch_that_confidence_names():
     torch.testing.assert_close(decision.output, torch.cat([multi[:2], uni[2:]]), rtol=1e-4, atol=1e-5)
     assert DAMMP(gamma=0.05)(model, encoded).trust.tolist() == [1] * 4
     assert DAMMP(gamma=1.0)(model, encoded).trust.tolist() == [0] * 4
-    torch.testing.assert_close(UniModal()(model, encoded).output, uni)
-    torch.testing.assert_close(MultiModal()(model, encoded).output, multi)
+    torch.testing.assert_close(AlwaysUni()(model, encoded).output, uni)
+    torch.testing.assert_close(AlwaysMulti()(model, encoded).output, multi)
 
 
 def test_dammp_decides_on_the_cells_of_its_region():
@@ -53,7 +53,7 @@ def test_dammp_decides_on_the_cells_of_its_region():
 def test_gates_do_not_mind_the_order_of_a_batch():
     model, args, order = tiny(), inputs(), torch.tensor([2, 0, 3, 1])
     encoded = encoded_with(model, [0.9, 0.2, 0.7, 0.1], args)
-    for gate in (DAMMP(), SpatialDAMMP(), UniModal(), MultiModal()):
+    for gate in (DAMMP(), SpatialDAMMP(), AlwaysUni(), AlwaysMulti()):
         whole, shuffled = gate(model, encoded), gate(model, encoded.select(order))
         torch.testing.assert_close(whole.output[order], shuffled.output, rtol=1e-4, atol=1e-5)
         assert torch.equal(whole.trust[order], shuffled.trust)
@@ -70,7 +70,7 @@ def test_gates_mix_by_pixel():
         SpatialDAMMP(sharpness=400): [1, 0, 0, 1 / 2],
         HardSpatialDAMMP(): [1, 0, 0, 1],
         HardSpatialDAMMP(gamma=0.2): [1, 0, 1, 1],
-        Average(): [1 / 2] * 4,
+        MeanOfBranches(): [1 / 2] * 4,
     }
     for gate, shares in expected.items():
         decision, share = gate(model, encoded), torch.tensor(shares, dtype=torch.float32).view(-1, 1, 1, 1)

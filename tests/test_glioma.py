@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from damm_lite.glioma import DENSE, Growth, compartments, grow, spread
+from damm_lite.brains.glioma import DENSE, Growth, compartments, grow, spread
 
 
 def front(density, voxel):

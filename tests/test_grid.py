@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from damm_lite.ablate import ablate, combine, read_spec
-from damm_lite.factors import FACTORS, Budget, Level, Network
+from damm_lite.experiments.ablate import ablate, combine, read_spec
+from damm_lite.experiments.factors import FACTORS, Budget, Level, Network
 from damm_lite.fusion import Addition, QueryConfidence
-from damm_lite.gates import MultiModal
+from damm_lite.gates import AlwaysMulti
 
 SPEC = """
 grids:
@@ -33,7 +33,7 @@ def spec(tmp_path_factory):
 
 
 def start(spec, out, *options, environment=ONE_THREAD):
-    command = [sys.executable, "-m", "damm_lite.ablate", spec, "--out", out, *options]
+    command = [sys.executable, "-m", "damm_lite.experiments.ablate", spec, "--out", out, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -112,17 +112,17 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_numbers(serial, spec, tmp_
 
 def test_levels_are_combined_by_what_they_change():
     query = Level(Network(confidence=QueryConfidence))
-    added = combine([Level(Network(fusion=Addition)), query, Level(gate=MultiModal, num_steps=3)])
-    assert added == Level(Network(fusion=Addition, confidence=QueryConfidence), MultiModal, 3)
+    added = combine([Level(Network(fusion=Addition)), query, Level(gate=AlwaysMulti, num_steps=3)])
+    assert added == Level(Network(fusion=Addition, confidence=QueryConfidence), AlwaysMulti, 3)
     assert combine([FACTORS["fusion"]["MMFM"], FACTORS["head"]["joint"]]) == Level()
     with pytest.raises(ValueError, match="both set 'confidence'"):
         combine([query, Level(Network(confidence=None))])
 
 
 def test_all_levels_and_the_defaults(tmp_path):
-    (tmp_path / "spec.yaml").write_text("grids: [{objective: all}]")
+    (tmp_path / "spec.yaml").write_text("grids: [{prediction: all}]")
     runs, budget = read_spec(tmp_path / "spec.yaml")
-    assert budget == Budget() and [run.names for run in runs[:3]] == list(FACTORS["objective"])
+    assert budget == Budget() and [run.names for run in runs[:3]] == list(FACTORS["prediction"])
     assert len({run.file for run in runs}) == len(runs) == 9
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from damm_lite.checkpoint import load_pretrained
 from damm_lite.damm import DAMMNet
-from damm_lite.download import load_pretrained
 from damm_lite.fusion import MMFM
 from damm_lite.inference import for_inference
 from damm_lite.unet import UNetConfig
-from test_damm import inputs, randomised, tiny
+from helpers import inputs, randomised, tiny
 
 
 @pytest.fixture

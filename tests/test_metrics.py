@@ -19,7 +19,7 @@ def test_ssim_equals_scikit_image(images):
     x0, target = images
     expected = [
         structural_similarity(
-            a.numpy(), b.numpy(), channel_axis=0, data_range=2.0, gaussian_weights=True, sigma=1.5,
+            (a.numpy() + 1) / 2, (b.numpy() + 1) / 2, channel_axis=0, data_range=1.0, gaussian_weights=True, sigma=1.5,
             use_sample_covariance=False,
         )
         for a, b in zip(x0, target, strict=True)
@@ -52,12 +52,76 @@ def test_auroc_is_the_share_of_pairs_in_order():
         gate_auroc(confidence, torch.ones(6))
 
 
-@pytest.mark.parametrize("metric", [ssim, psnr, mae])
-def test_shapes_are_checked(metric):
-    with pytest.raises(ValueError, match=r"\(1, 1, 16, 16\) and \(1, 1, 16, 20\)"):
-        metric(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 20))
-    with pytest.raises(ValueError, match="one shape"):
-        metric(torch.zeros(16, 16), torch.zeros(16, 16))
+METRICS = pytest.mark.parametrize("metric", [ssim, psnr, mae, evaluate])
+
+
+@METRICS
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: x[..., :16], r"of one shape, got \(2, 1, 20, 16\) and \(2, 1, 20, 20\)"),
+        (lambda x: x[0], r"x0: expected shape \(B, C, H, W\), got \(1, 20, 20\)"),
+        (lambda x: (x + 1) * 127.5, r"x0: expected values in \[-1, 1\], got \[.*2\d\d"),
+        (lambda x: ((x + 1) * 127.5).to(torch.uint8), "x0: expected a tensor of real numbers, got torch.uint8"),
+        (lambda x: x.numpy(), "x0: expected a tensor of real numbers, got float32"),
+        (lambda x: x.masked_fill(x == x.max(), torch.nan), "x0: expected finite values, got NaN"),
+        (lambda x: x / 0, "x0: expected finite values"),
+    ],
+)
+def test_what_has_no_score_is_refused(metric, change, message):
+    x = torch.rand(2, 1, 20, 20) * 1.8 - 0.9
+    with pytest.raises(ValueError, match=message):
+        metric(change(x), x)
+    with pytest.raises(ValueError, match=message.replace("x0", "target").split(", got")[0]):
+        metric(x, change(x))
+
+
+@METRICS
+def test_other_real_types_are_scored_as_they_are(metric):
+    x0, target = torch.rand(2, 2, 1, 20, 20) * 2 - 1
+    scores = metric(x0, target)
+    for one, other in ((x0.double(), target), (x0, target.double())):
+        assert str(metric(one, other))[:12] == str(scores)[:12]
+    assert metric(x0.bfloat16(), target.bfloat16()) is not None
+
+
+def test_a_brighter_copy_keeps_its_structure_and_orders_are_those_of_scikit_image():
+    """On [-1, 1] a target made a tenth brighter scored 0.81, below a network that was much further off."""
+    target = torch.nn.functional.avg_pool2d(torch.rand(4, 1, 36, 36), 5, stride=1) * 1.6 - 0.9
+    brighter, flat = (target + 0.1).clamp(-1, 1), target.mean((2, 3), keepdim=True).expand_as(target)
+    options = dict(data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    for x0 in (brighter, flat):
+        expected = [
+            structural_similarity((a[0].numpy() + 1) / 2, (b[0].numpy() + 1) / 2, **options)
+            for a, b in zip(x0, target, strict=True)
+        ]
+        np.testing.assert_allclose(ssim(x0, target).numpy(), expected, atol=1e-4)
+    assert ssim(brighter, target).min() > 0.9 > ssim(flat, target).max()
+
+
+@pytest.mark.parametrize(
+    "region, message",
+    [
+        (torch.ones(2, 1, 20, 16), r"region: expected shape \(2, 1, 20, 20\), got"),
+        (torch.full((2, 1, 20, 20), 0.5), "region: expected 0 and 1 alone"),
+        (torch.full((2, 1, 20, 20), torch.nan), "region: expected 0 and 1 alone"),
+    ],
+)
+def test_regions_are_checked(region, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_inside(torch.zeros(2, 1, 20, 20), torch.zeros(2, 1, 20, 20), region)
+
+
+@pytest.mark.parametrize("confidence", [[0.2, float("nan")], [0.2, 1.5], [0.2], [[0.2, 0.3]]])
+def test_confidences_are_checked(confidence):
+    with pytest.raises(ValueError, match="confidence"):
+        gate_auroc(confidence, [True, False])
+
+
+@pytest.mark.parametrize("differences", [[1.0], [1.0, float("nan")], [[1.0, 2.0]]])
+def test_differences_are_checked(differences):
+    with pytest.raises(ValueError, match="differences: expected two or more finite numbers"):
+        bootstrap_interval(differences)
 
 
 def test_ssim_needs_its_window():
@@ -82,7 +146,7 @@ def test_scores_inside_a_region_equal_scikit_image(images):
     inside = region.expand_as(x0).bool().numpy()
     similar = [
         structural_similarity(
-            a.numpy(), b.numpy(), channel_axis=0, data_range=2.0, gaussian_weights=True, sigma=1.5,
+            (a.numpy() + 1) / 2, (b.numpy() + 1) / 2, channel_axis=0, data_range=1.0, gaussian_weights=True, sigma=1.5,
             use_sample_covariance=False, full=True,
         )[1]
         for a, b in zip(x0, target, strict=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rice
 
-from damm_lite.mri import (
+from damm_lite.brains.mri import (
     SEQUENCES,
     TISSUES,
     InversionRecovery,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
-from damm_lite.nifti import read_nifti, write_nifti
+from damm_lite.brains.nifti import read_nifti, write_nifti
 
 SHAPE = (6, 7, 8)
 ZOOMS = (1.0, 1.5, 2.0)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from damm_lite import notebook
-from damm_lite.notebook import check_parameters, load_results, self_check, show_source
 from damm_lite.samplers import timestep_grid
+from damm_lite.teaching import notebook
+from damm_lite.teaching.notebook import check_parameters, load_results, self_check, show_source
 
 
 def check(namespace):

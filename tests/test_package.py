@@ -1,11 +1,9 @@
-"""The package as a whole: quick to import, and the README's script does what it says."""
+"""The package from outside: quick to import, and the README's script does what it says."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import damm_lite
 
@@ -24,18 +22,15 @@ def test_importing_is_quick_and_brings_no_plotting():
     assert not loaded
 
 
-@pytest.mark.parametrize("name", damm_lite.__all__)
-def test_every_name_is_there_and_documented(name):
-    item = getattr(damm_lite, name)
-    if not isinstance(item, (str, dict, tuple, Path)):
-        assert item.__doc__ and len(item.__doc__) > 20
-
-
-def test_the_script_of_the_readme_runs(monkeypatch, capsys):
+def test_the_script_of_the_readme_runs(capsys):
     import matplotlib
 
     matplotlib.use("Agg")
-    script = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    (script,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+        if "evaluate" in block
+    )
     namespace = {}
     exec(script, namespace)
     assert "ssim" in capsys.readouterr().out

@@ -10,7 +10,6 @@ import torch
 
 import damm_lite as dl
 from browser import ELSEWHERE, HTML, SCRIPTS, answer, chromium, served
-from damm_lite.samplers import ddim_sampler
 from export_onnx import NUM_STEPS, SIZE, browser_model
 
 FOLDER = HTML / "playground"
@@ -68,11 +67,11 @@ def in_pytorch(patch, noise):
         output = model(xt, t, primary, secondary)
         branches.append("multi" if output.confidence >= 0.5 else "uni")
         last[:] = [output]
-        return model.objective.to_eps(schedule, xt, getattr(output, branches[-1]), t)
+        return model.prediction.to_x0(schedule, xt, getattr(output, branches[-1]), t).clamp(-1, 1)
 
     with torch.inference_mode():
-        x0 = ddim_sampler(denoiser, schedule, torch.tensor(noise).view(1, 1, SIZE, SIZE), NUM_STEPS)
-    return x0.clamp(-1, 1), last[0], branches
+        x0 = dl.ddim_sampler(denoiser, schedule, torch.tensor(noise).view(1, 1, SIZE, SIZE), NUM_STEPS)
+    return x0, last[0], branches
 
 
 @pytest.mark.parametrize("kind", ["none", "section"])

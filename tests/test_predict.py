@@ -1,20 +1,22 @@
 """Prediction: what comes back, from which noise, and what is refused."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
 from damm_lite.damm import DAMMNet
-from damm_lite.data import chunks, stack
-from damm_lite.gates import DAMMP, MultiModal, SpatialDAMMP
+from damm_lite.data import chunks, generator_of, stack
+from damm_lite.gates import DAMMP, AlwaysMulti, DecideOnce, SpatialDAMMP
 from damm_lite.inference import for_inference
 from damm_lite.predict import predict, predict_slices, predict_unet
-from damm_lite.samplers import ddim_sampler, dpm_sampler
-from damm_lite.schedules import PredictsImage, scaled_linear_schedule
-from damm_lite.tumours import SyntheticTumours
+from damm_lite.prediction_types import PredictsImage
+from damm_lite.samplers import ddim_sampler, ddpm_sampler, dpm_sampler
+from damm_lite.schedules import cosine_schedule, scaled_linear_schedule
+from damm_lite.tumours.synthetic import SyntheticTumours
 from damm_lite.unet import UNet, UNetConfig
-from test_damm import tiny
+from helpers import tiny
 
 SCHEDULE = scaled_linear_schedule()
 
@@ -31,29 +33,72 @@ def model():
     return tiny()
 
 
+def noise_of(seeds, number=0):
+    """Where sample `number` of patches with these seeds begins."""
+    return torch.stack([torch.randn(1, 16, 16, generator=generator_of(seed, number)) for seed in seeds])
+
+
 @pytest.mark.parametrize("branch", ["uni", "multi"])
 @pytest.mark.parametrize("sampler", [ddim_sampler, dpm_sampler])
 def test_a_branch_is_the_sampler_with_that_branch(model, conditions, branch, sampler):
-    result = predict(model, SCHEDULE, *conditions, num_steps=3, seed=4, branch=branch, sampler=sampler)
-    noise = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(4))
-
+    result = predict(model, SCHEDULE, *conditions, num_steps=3, seed=4, gate=branch, sampler=sampler)
     network = for_inference(model)  # with the same rounding: the first step divides by sqrt(a) = 0.02
 
     def denoiser(xt, t):
-        return getattr(network(xt, t, *conditions), branch)
+        return SCHEDULE.predict_x0(xt, getattr(network(xt, t, *conditions), branch), t).clamp(-1, 1)
 
     with torch.no_grad():
-        expected = sampler(denoiser, SCHEDULE, noise, 3).clamp(-1, 1)
+        expected = sampler(denoiser, SCHEDULE, noise_of([4, 5, 6]), 3)
     torch.testing.assert_close(result.x0, expected, rtol=1e-4, atol=1e-4)
     assert result.branch == [branch] * 3 and (result.spread == 0).all()
 
 
+STOCHASTIC = [ddpm_sampler, partial(ddim_sampler, eta=1.0)]
+
+
+@pytest.mark.parametrize("sampler", [*STOCHASTIC, ddim_sampler, dpm_sampler])
+def test_a_patch_does_not_depend_on_its_batch(conditions, sampler):
+    model = tiny(prediction=PredictsImage)  # where nothing multiplies the rounding of other batch sizes
+    options = dict(num_steps=3, num_samples=2, sampler=sampler)
+    whole = predict(model, SCHEDULE, *conditions, seed=[7, 8, 5], **options)
+    alone = predict(model, SCHEDULE, *(x[2:] for x in conditions), seed=5, **options)
+    torch.testing.assert_close(whole.samples[:, 2:], alone.samples, rtol=0, atol=1e-5)
+    counted = predict(model, SCHEDULE, *conditions, seed=3, **options)  # 3, 4, 5
+    torch.testing.assert_close(counted.samples[:, 2:], alone.samples, rtol=0, atol=1e-5)
+    assert not torch.allclose(counted.samples[:, 0], whole.samples[:, 0])
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_all_noise_comes_from_the_seed(model, conditions, sampler):
+    first, again, other = (predict(model, SCHEDULE, *conditions, 3, s, sampler=sampler).x0 for s in (4, 4, 40))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_every_sample_has_a_new_gate_and_the_given_one_stays_as_it_was(model, conditions):
+    gate = DecideOnce(gamma=0.5)
+    predict(model, SCHEDULE, *conditions, num_steps=2, num_samples=2, gate=gate)
+    predict(model, SCHEDULE, *(x[:1] for x in conditions), num_steps=2, gate=gate)  # another batch size
+    predict_slices(model, SCHEDULE, *conditions, num_steps=1, num_samples=2, gate=gate)
+    assert gate.use_multi is None
+
+
+def test_estimates_stay_in_range_at_every_step(model, conditions):
+    seen = []
+
+    def sampler(denoiser, schedule, noise, num_steps, generators):
+        callback = lambda t, xt, x0: seen.append(x0.abs().max().item())  # noqa: E731
+        return ddim_sampler(denoiser, schedule, noise, num_steps, generators, callback=callback)
+
+    result = predict(model, cosine_schedule(), *conditions, num_steps=8, sampler=sampler)
+    assert len(seen) == 8 and max(seen) <= 1 and result.x0.abs().max() <= 1
+
+
 def test_the_uni_modal_branch_runs_without_the_second_image(model, conditions):
     primary, secondary = conditions
-    result = predict(model, SCHEDULE, *conditions, num_steps=2, branch="uni")
+    result = predict(model, SCHEDULE, *conditions, num_steps=2, gate="uni")
     crippled = copy.deepcopy(model)
     crippled.multi = crippled.mmfm = crippled.uafm = None  # calling any of them is an error
-    alone = predict(crippled, SCHEDULE, primary, -secondary, num_steps=2, branch="uni")
+    alone = predict(crippled, SCHEDULE, primary, -secondary, num_steps=2, gate="uni")
     assert torch.equal(alone.x0, result.x0)
     assert (alone.confidence == 0).all() and (alone.confidence_map == 0).all()
 
@@ -68,9 +113,9 @@ def test_a_network_with_an_encoder_of_its_own_is_asked(model, conditions):
     own = copy.deepcopy(model)
     own.__class__ = Reversed
     primary, secondary = conditions
-    expected = predict(model, SCHEDULE, primary, secondary.flip(-1), num_steps=2, branch="multi")
-    asked = predict(own, SCHEDULE, primary, secondary, num_steps=2, branch="multi")
-    plain = predict(model, SCHEDULE, primary, secondary, num_steps=2, branch="multi")
+    expected = predict(model, SCHEDULE, primary, secondary.flip(-1), num_steps=2, gate="multi")
+    asked = predict(own, SCHEDULE, primary, secondary, num_steps=2, gate="multi")
+    plain = predict(model, SCHEDULE, primary, secondary, num_steps=2, gate="multi")
     assert torch.equal(asked.x0, expected.x0) and not torch.equal(asked.x0, plain.x0)
 
 
@@ -88,27 +133,26 @@ def test_shapes_ranges_and_mode(model, conditions):
 
 
 def test_several_samples_give_mean_and_spread(model, conditions):
-    generator = torch.Generator().manual_seed(4)
     singles = []
-    for _ in range(3):
-        noise = torch.randn(3, 1, 16, 16, generator=generator)
+    for number in range(3):
 
         def denoiser(xt, t):
-            return model(xt, t, *conditions).uni
+            return SCHEDULE.predict_x0(xt, model(xt, t, *conditions).uni, t).clamp(-1, 1)
 
         with torch.no_grad():
-            singles.append(ddim_sampler(denoiser, SCHEDULE, noise, 2).clamp(-1, 1))
-    result = predict(model, SCHEDULE, *conditions, num_steps=2, seed=4, branch="uni", num_samples=3)
+            singles.append(ddim_sampler(denoiser, SCHEDULE, noise_of([4, 5, 6], number), 2))
+    result = predict(model, SCHEDULE, *conditions, num_steps=2, seed=4, gate="uni", num_samples=3)
+    torch.testing.assert_close(result.samples, torch.stack(singles), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(result.x0, torch.stack(singles).mean(0), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(result.spread, torch.stack(singles).std(0, correction=0), rtol=1e-3, atol=1e-3)
 
 
 def test_a_gate_may_stand_for_a_branch(model, conditions):
     damm = predict(model, SCHEDULE, *conditions, num_steps=2)
-    assert torch.equal(predict(model, SCHEDULE, *conditions, num_steps=2, branch=DAMMP()).x0, damm.x0)
-    always = predict(model, SCHEDULE, *conditions, num_steps=2, branch=DAMMP(gamma=0.0))
+    assert torch.equal(predict(model, SCHEDULE, *conditions, num_steps=2, gate=DAMMP()).x0, damm.x0)
+    always = predict(model, SCHEDULE, *conditions, num_steps=2, gate=DAMMP(gamma=0.0))
     assert always.branch == ["multi"] * 3
-    assert predict(model, SCHEDULE, *conditions, num_steps=2, branch=SpatialDAMMP()).x0.shape == (3, 1, 16, 16)
+    assert predict(model, SCHEDULE, *conditions, num_steps=2, gate=SpatialDAMMP()).x0.shape == (3, 1, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +164,7 @@ def test_a_gate_may_stand_for_a_branch(model, conditions):
         (torch.zeros(1, 1, 18, 16), torch.zeros(1, 1, 18, 16), {}, "multiples of 4.*18 x 16"),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 20), {}, "secondary: .*16 x 16.*16 x 20"),
         (torch.zeros(1, 1, 16, 16), torch.zeros(2, 1, 16, 16), {}, "secondary: .*batch of 1.*2"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"branch": "best"}, "damm, uni, multi.*best"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"gate": "best"}, "damm, uni, multi.*best"),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {"num_samples": 0}, "num_samples: expected"),
     ],
 )
@@ -131,7 +175,7 @@ def test_bad_input_is_named(model, primary, secondary, options, message):
 
 def test_a_plain_unet_predicts_from_the_same_noise():
     torch.manual_seed(0)
-    model = DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16), objective=PredictsImage).eval()
+    model = DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16), prediction=PredictsImage).eval()
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -139,8 +183,9 @@ def test_a_plain_unet_predicts_from_the_same_noise():
     twin.time.load_state_dict(model.time.state_dict())
     twin.backbone.load_state_dict(model.uni.state_dict())
     primary, secondary = torch.rand(2, 3, 1, 16, 16) * 2 - 1
-    expected = predict(model, SCHEDULE, primary, secondary, num_steps=4, seed=3, branch="uni").x0
-    torch.testing.assert_close(predict_unet(twin, SCHEDULE, primary, num_steps=4, seed=3), expected)
+    options = dict(num_steps=4, seed=3, num_samples=2)
+    expected = predict(model, SCHEDULE, primary, secondary, gate="uni", **options).samples
+    torch.testing.assert_close(predict_unet(twin, SCHEDULE, primary, **options), expected)
 
 
 def test_a_batch_in_parts_is_the_whole_batch():
@@ -156,15 +201,13 @@ def test_a_volume_is_its_slices_with_the_same_noise_for_all(model, conditions):
     volume = predict_slices(model, SCHEDULE, primary, secondary, num_steps=2, seed=5, num_samples=4)
     assert volume.samples.shape == (4, 3, 1, 16, 16) and volume.confidence_map.shape == (3, 4, 4)
     assert torch.equal(volume.samples[:, 0], volume.samples[:, 2])
-    one = predict(model, SCHEDULE, *(x[:1].repeat(4, 1, 1, 1) for x in conditions), num_steps=2, seed=5)
-    assert torch.equal(volume.samples[:, 0], one.x0)
-    torch.testing.assert_close(volume.confidence[0], one.confidence.mean())
-    torch.testing.assert_close(volume.confidence_map[0], one.confidence_map.mean(dim=0))
-    names = {
-        branch: predict_slices(model, SCHEDULE, *conditions, 1, branch=branch).branch for branch in ("uni", "multi")
-    }
+    one = predict(model, SCHEDULE, *(x[:1] for x in conditions), num_steps=2, seed=5, num_samples=4)
+    torch.testing.assert_close(volume.samples[:, :1], one.samples)
+    torch.testing.assert_close(volume.confidence[:1], one.confidence)
+    torch.testing.assert_close(volume.confidence_map[:1], one.confidence_map)
+    names = {branch: predict_slices(model, SCHEDULE, *conditions, 1, gate=branch).branch for branch in ("uni", "multi")}
     assert names == {branch: [branch] * 3 for branch in names}
-    own = predict_slices(model, SCHEDULE, *conditions, 1, branch=["uni", MultiModal(), "uni"])
+    own = predict_slices(model, SCHEDULE, *conditions, 1, gate=["uni", AlwaysMulti(), "uni"])
     assert own.branch == ["uni", "multi", "uni"]
     with pytest.raises(ValueError, match="shorter"):
-        predict_slices(model, SCHEDULE, *conditions, 1, branch=["uni"])
+        predict_slices(model, SCHEDULE, *conditions, 1, gate=["uni"])

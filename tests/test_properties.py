@@ -6,13 +6,17 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from damm_lite import fluorescence, gates, metrics, schedules, volumes
-from test_damm import inputs, tiny
+from damm_lite import gates, metrics, prediction_types, schedules
+from damm_lite.brains import volumes
+from damm_lite.tumours import fluorescence
+from helpers import inputs, tiny
 
 FEW = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**31)
 MAKERS = st.sampled_from([schedules.scaled_linear_schedule, schedules.linear_schedule, schedules.cosine_schedule])
-OBJECTIVES = st.sampled_from([schedules.PredictsNoise, schedules.PredictsImage, schedules.PredictsVelocity])
+PREDICTION_TYPES = st.sampled_from(
+    [prediction_types.PredictsNoise, prediction_types.PredictsImage, prediction_types.PredictsVelocity]
+)
 
 
 def images(seed, count=2, size=16):
@@ -27,8 +31,8 @@ def test_schedules_fall_inside_the_unit_interval(make, num_steps):
 
 
 @FEW
-@given(MAKERS, OBJECTIVES, st.integers(10, 300), SEEDS, st.data())
-def test_noise_can_be_taken_off_again(make, objective, num_steps, seed, data):
+@given(MAKERS, PREDICTION_TYPES, st.integers(10, 300), SEEDS, st.data())
+def test_noise_can_be_taken_off_again(make, prediction, num_steps, seed, data):
     schedule = make(num_steps)
     t = torch.tensor([data.draw(st.integers(0, num_steps - 1))])
     a = schedule.alphas_cumprod[t].item()
@@ -37,8 +41,8 @@ def test_noise_can_be_taken_off_again(make, objective, num_steps, seed, data):
     xt = schedule.add_noise(x0, eps, t)
     torch.testing.assert_close(schedule.predict_x0(xt, eps, t), x0)
     torch.testing.assert_close(schedule.predict_eps(xt, x0, t), eps)
-    output = objective.target(schedule, x0, eps, t)
-    torch.testing.assert_close(objective.to_eps(schedule, xt, output, t), eps)
+    output = prediction.target(schedule, x0, eps, t)
+    torch.testing.assert_close(prediction.to_x0(schedule, xt, output, t), x0)
 
 
 @FEW

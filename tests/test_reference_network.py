@@ -5,12 +5,13 @@ import logging
 import pytest
 import torch
 
-from conftest import relative_error
 from damm_lite.damm import DAMMNet, DAMMOutput
 from damm_lite.fusion import MMFM, UAFM, QueryConfidence
 from damm_lite.losses import released_loss, warmup_loss
 from damm_lite.official import load_official_state_dict, official_names
 from damm_lite.unet import UNetConfig, timestep_embedding
+from helpers import relative_error
+from record_vectors import seeded_network
 
 TOLERANCE = 1e-5
 
@@ -75,6 +76,22 @@ def test_mmfm(vectors):
         theirs = MMFM_NAMES[ours] + key.removeprefix(ours)
         if theirs in after:
             assert relative_error(value, after[theirs]) <= TOLERANCE, key
+
+
+def test_mmfm_of_one_sample(vectors):
+    arrays = vectors("mmfm_eval")
+    mmfm = load(MMFM(64), entries(arrays, "w."), MMFM_NAMES)
+    with torch.no_grad():
+        assert relative_error(mmfm(arrays["x_uni"], arrays["x_multi"]), arrays["out"]) <= TOLERANCE
+
+
+def test_network_of_a_seed(vectors):
+    """Outputs recorded where the network agreed with all of the release's numbers (`record_vectors.py`)."""
+    arrays, (model, images) = vectors("unet_seeded"), seeded_network()
+    with torch.no_grad():
+        out = model(*images)._asdict()
+    assert out.keys() == arrays.keys() and arrays["multi"].std() > 0.01
+    assert max(relative_error(value, arrays[key]) for key, value in out.items()) <= TOLERANCE
 
 
 def test_uafm(vectors):

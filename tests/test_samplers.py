@@ -1,10 +1,11 @@
 """Samplers against diffusers, the reference numbers and a Gaussian whose answer is known."""
 
+from functools import partial
+
 import diffusers
 import pytest
 import torch
 
-from conftest import relative_error
 from damm_lite.samplers import (
     ddim_sampler,
     ddim_step,
@@ -14,15 +15,25 @@ from damm_lite.samplers import (
     posterior,
     timestep_grid,
 )
-from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.schedules import cosine_schedule, scaled_linear_schedule
+from helpers import relative_error
 
 SCHEDULE = scaled_linear_schedule()
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.02}
 
 
-def denoiser(xt, t):
+def some_eps(xt, t):
     """Some smooth function of xt and t, not an optimal one."""
     return torch.tanh(xt) * (0.5 + t.view(-1, *[1] * (xt.ndim - 1)) / 2000)
+
+
+def denoiser(xt, t):
+    """The x0 that it implies."""
+    return SCHEDULE.predict_x0(xt, some_eps(xt, t), t)
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 @pytest.mark.parametrize("n", [5, 1000])
@@ -36,7 +47,7 @@ def test_ddim_step_reference_numbers(vectors, n, eta):
         xt, eps, z, expected = (arrays[key][i] for key in ("x_in", "eps", "z", "x_out"))
         steps, next_steps = torch.full((len(xt),), t), torch.full((len(xt),), t_next)
         x0 = SCHEDULE.predict_x0(xt, eps, steps)
-        got = x0 if t_next < 0 else ddim_step(SCHEDULE, x0, eps, steps, next_steps, eta=eta, z=z)
+        got = ddim_step(SCHEDULE, xt, x0, steps, next_steps, eta=eta, z=z)
         assert relative_error(got, expected) <= 1e-5
 
 
@@ -47,9 +58,9 @@ def test_ddim_step_equals_diffusers(eta):
     for t in scheduler.timesteps[:-1]:
         xt, z = torch.randn(2, 3, 1, 4, 4).double()
         steps = t.expand(3)
-        eps = denoiser(xt, steps)
+        eps = some_eps(xt, steps)
         x0 = SCHEDULE.predict_x0(xt, eps, steps)
-        ours = ddim_step(SCHEDULE, x0, eps, steps, steps - 50, eta=eta, z=z)
+        ours = ddim_step(SCHEDULE, xt, x0, steps, steps - 50, eta=eta, z=z)
         theirs = scheduler.step(eps, t, xt, eta=eta, variance_noise=z).prev_sample
         assert relative_error(ours, theirs) <= 1e-6
 
@@ -60,26 +71,26 @@ def test_ddim_all_steps_equals_diffusers():
     noise = torch.randn(2, 1, 4, 4)
     xt = noise.double()
     for t in scheduler.timesteps:
-        xt = scheduler.step(denoiser(xt, t.expand(2)), t, xt).prev_sample
+        xt = scheduler.step(some_eps(xt, t.expand(2)), t, xt).prev_sample
     # Ours in double precision too: what is compared is the method.
     assert relative_error(ddim_sampler(denoiser, SCHEDULE, noise.double(), 1000), xt) <= 1e-6
 
 
 def test_ddpm_equals_diffusers():
     scheduler = diffusers.DDPMScheduler(**BETAS, clip_sample=False, variance_type="fixed_small")
-    noise = torch.randn(2, 1, 4, 4).double()
-    ours = ddpm_sampler(denoiser, SCHEDULE, noise, generator=torch.Generator().manual_seed(3))
-    generator = torch.Generator().manual_seed(3)
-    xt = noise
+    noise = torch.randn(1, 1, 4, 4).double()
+    ours = ddpm_sampler(denoiser, SCHEDULE, noise, generators=generators(3))
+    xt, (generator,) = noise, generators(3)
     for t in scheduler.timesteps:
-        xt = scheduler.step(denoiser(xt, t.expand(2)), t, xt, generator=generator).prev_sample
+        xt = scheduler.step(some_eps(xt, t.expand(1)), t, xt, generator=generator).prev_sample
     assert relative_error(ours, xt) <= 1e-5
 
 
-def test_ddim_with_eta_one_is_ddpm():
+@pytest.mark.parametrize("num_steps", [20, 1000])
+def test_ddim_with_eta_one_is_ddpm(num_steps):
     noise = torch.randn(2, 1, 4, 4).double()
-    ddpm = ddpm_sampler(denoiser, SCHEDULE, noise, generator=torch.Generator().manual_seed(3))
-    ddim = ddim_sampler(denoiser, SCHEDULE, noise, 1000, eta=1.0, generator=torch.Generator().manual_seed(3))
+    ddpm = ddpm_sampler(denoiser, SCHEDULE, noise, num_steps, generators(3, 4))
+    ddim = ddim_sampler(denoiser, SCHEDULE, noise, num_steps, generators(3, 4), eta=1.0)
     assert relative_error(ddim, ddpm) <= 1e-6
 
 
@@ -93,21 +104,23 @@ def test_dpm_equals_diffusers(num_steps):
     noise = torch.randn(2, 1, 4, 4).double()
     xt = noise
     for t in scheduler.timesteps:
-        xt = scheduler.step(denoiser(xt, t.expand(2)), t, xt).prev_sample
+        xt = scheduler.step(some_eps(xt, t.expand(2)), t, xt).prev_sample
     assert relative_error(dpm_sampler(denoiser, SCHEDULE, noise, num_steps), xt) <= 1e-5
 
 
 class Gaussian:
-    """Data from N(mean, std²): the best eps, and where the noiseless ODE carries each point."""
+    """Data from N(mean, std²): the best x0, and where the noiseless ODE carries each point."""
 
     mean, std = torch.tensor([0.5, -1.0]).double(), torch.tensor([0.5, 1.5]).double()
 
     def __init__(self, schedule=SCHEDULE):
         self.schedule = schedule
 
-    def eps(self, xt, t):
+    def x0(self, xt, t):
+        """The mean of x0 given xt, by Bayes' rule."""
         a = self.schedule.at(t, xt)
-        return (1 - a).sqrt() / (a * self.std**2 + 1 - a) * (xt - a.sqrt() * self.mean)
+        gain = a.sqrt() * self.std**2 / (a * self.std**2 + 1 - a)
+        return self.mean + gain * (xt - a.sqrt() * self.mean)
 
     def carried(self, noise):
         """Where the probability flow takes x_T: to step 0 (linearly, keeping how many standard
@@ -115,8 +128,7 @@ class Gaussian:
         first, last = self.schedule.alphas_cumprod.double()[[0, -1]]
         scale = ((first * self.std**2 + 1 - first) / (last * self.std**2 + 1 - last)).sqrt()
         xt = first.sqrt() * self.mean + scale * (noise - last.sqrt() * self.mean)
-        steps = torch.zeros(len(noise), dtype=torch.long)
-        return self.schedule.predict_x0(xt, self.eps(xt, steps), steps)
+        return self.x0(xt, torch.zeros(len(noise), dtype=torch.long))
 
 
 def test_samplers_converge_to_the_closed_form_at_their_order():
@@ -126,7 +138,7 @@ def test_samplers_converge_to_the_closed_form_at_their_order():
     exact = gaussian.carried(noise)
 
     def errors(sampler):
-        runs = [sampler(gaussian.eps, schedule, noise, n) for n in (20, 40, 80)]
+        runs = [sampler(gaussian.x0, schedule, noise, n) for n in (20, 40, 80)]
         return [float((x0 - exact).abs().max()) for x0 in runs]
 
     ddim, dpm = errors(ddim_sampler), errors(dpm_sampler)
@@ -137,9 +149,7 @@ def test_samplers_converge_to_the_closed_form_at_their_order():
 
 def test_ddpm_reproduces_mean_and_covariance():
     gaussian = Gaussian()
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(20000, 2, generator=generator).double()
-    x0 = ddpm_sampler(gaussian.eps, SCHEDULE, noise, generator=generator)
+    x0 = ddpm_sampler(gaussian.x0, SCHEDULE, torch.randn(20000, 2).double())
     assert (x0.mean(0) - gaussian.mean).abs().max() < 0.04
     assert (x0.std(0) / gaussian.std - 1).abs().max() < 0.03
     assert torch.corrcoef(x0.T)[0, 1].abs() < 0.03
@@ -155,28 +165,53 @@ def test_each_step_is_shown_and_nothing_changes_its_type(sampler):
     assert len(seen) == SAMPLERS[sampler] and [seen[0][0], seen[-1][0]] == [999, 0]
     assert torch.equal(seen[0][1], noise) and torch.equal(seen[-1][2], x0)
     for t, xt, estimate in seen[:20]:
-        steps = torch.full((2,), t)
-        assert torch.equal(estimate, SCHEDULE.predict_x0(xt, denoiser(xt, steps), steps))
+        assert torch.equal(estimate, denoiser(xt, torch.full((2,), t)))
         assert xt.dtype == estimate.dtype == torch.float32 and xt.shape == estimate.shape == noise.shape
 
 
-def test_noise_is_drawn_by_the_generator_and_only_where_it_is_used():
-    noise = torch.randn(2, 3)
-    before = torch.get_rng_state()
-    plain = ddim_sampler(denoiser, SCHEDULE, noise, 6)
-    same = ddim_step(SCHEDULE, noise, noise, torch.tensor([500, 400]), torch.tensor([100, 50]))
-    runs = [
-        ddim_sampler(denoiser, SCHEDULE, noise, 6, eta=1.0, generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
-    ]
+@pytest.mark.parametrize("sampler", [ddpm_sampler, partial(ddim_sampler, eta=1.0)])
+def test_a_sample_depends_on_its_own_generator_alone(sampler):
+    noise, before = torch.randn(3, 4), torch.get_rng_state()
+    whole, again, others = (
+        sampler(denoiser, SCHEDULE, noise, 6, generators(*s)) for s in ((1, 2, 3), (1, 2, 3), (1, 5, 6))
+    )
+    alone = sampler(denoiser, SCHEDULE, noise[2:], 6, generators(3))
+    assert torch.equal(whole, again) and torch.equal(whole[2:], alone)
+    assert torch.equal(whole[0], others[0]) and not torch.equal(whole[1], others[1])
     assert torch.equal(torch.get_rng_state(), before), "nothing came from the common generator"
-    assert torch.equal(*runs[:2]) and not torch.equal(*runs[1:]) and not torch.equal(runs[0], plain)
-    a = SCHEDULE.at(torch.tensor([100, 50]), noise)
-    torch.testing.assert_close(same, ((a.sqrt() + (1 - a).sqrt()) * noise).float())  # eq. 12 at sigma = 0
+
+
+@pytest.mark.parametrize("sampler", [ddim_sampler, dpm_sampler])
+def test_samplers_without_noise_draw_none(sampler):
+    used = generators(1, 2)
+    x0 = sampler(denoiser, SCHEDULE, torch.ones(2, 3), 6, used)
+    assert all(torch.equal(g.get_state(), h.get_state()) for g, h in zip(used, generators(1, 2), strict=True))
+    assert torch.equal(x0, sampler(denoiser, SCHEDULE, torch.ones(2, 3), 6))
+
+
+def test_a_step_without_noise_is_equation_12():
+    xt, x0, t, t_next = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([500, 400]), torch.tensor([100, 50])
+    a, a_next = SCHEDULE.at(t, xt), SCHEDULE.at(t_next, xt)
+    eps = (xt - a.sqrt() * x0) / (1 - a).sqrt()
+    expected = a_next.sqrt() * x0 + (1 - a_next).sqrt() * eps
+    torch.testing.assert_close(ddim_step(SCHEDULE, xt, x0, t, t_next), expected.float())
+
+
+def test_an_estimate_kept_in_range_keeps_samples_in_range():
+    """Noise prediction under the cosine schedule: an error of 0.01 in eps is one of 200 in x0 at the last step."""
+    schedule = cosine_schedule()
+
+    def wrong(xt, t):
+        return schedule.predict_x0(xt, xt + 0.01, t)
+
+    noise = torch.randn(4, 5)
+    kept = ddim_sampler(lambda xt, t: wrong(xt, t).clamp(-1, 1), schedule, noise, 20)
+    assert kept.abs().max() <= 1 and (kept.abs() < 0.999).any()
+    assert ddim_sampler(wrong, schedule, noise, 20).abs().min() > 5
 
 
 def test_posterior_keeps_the_type():
-    mean, variance = posterior(SCHEDULE, torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0, 700]))
+    mean, variance = posterior(SCHEDULE, *torch.randn(2, 2, 3), torch.tensor([0, 700]), torch.tensor([-1, 699]))
     assert mean.dtype == variance.dtype == torch.float32
 
 

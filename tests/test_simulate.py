@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from damm_lite.simulate import (
+from damm_lite.tumours.simulate import (
     Physics,
     distance_to_vessels,
     simulate_nanoparticles,
@@ -13,7 +13,7 @@ from damm_lite.simulate import (
     smooth_noise,
     solve_steady_state,
 )
-from damm_lite.tumours import DIVERGENCES, SyntheticTumours, misregister, random_region
+from damm_lite.tumours.synthetic import DIVERGENCES, SyntheticTumours, misregister, random_region
 
 D, K, P = 1.0, 1e-3, 5e-2  # µm²/s, 1/s, 1/s
 

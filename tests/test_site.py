@@ -7,7 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image, ImageSequence
 
-import make_site_images
+import make_figures
 from links_from_elsewhere import address_of
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +18,7 @@ PAGES = sorted(path.stem for path in (ROOT / "book").glob("*") if path.suffix in
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    make_site_images.make(folder)
+    make_figures.make(folder)
     return folder
 
 
@@ -27,25 +27,25 @@ def frames(path):
         return np.stack([np.asarray(frame.convert("RGBA"), float) for frame in ImageSequence.Iterator(image)])
 
 
-@pytest.mark.parametrize("name", ["denoising.webp", "denoising.png", "card.png", "favicon.png"])
+@pytest.mark.parametrize("name", ["denoising.webp", "denoising.png", "card.png", "favicon.png", "prediction.png"])
 def test_images_are_what_the_tool_makes(made, name):
-    shipped = make_site_images.OUT / name
+    shipped = make_figures.OUT / name
     # Not to the bit: a processor may sum in another order, and a pixel of noise take the next colour.
     assert np.abs(frames(made / name) - frames(shipped)).mean() < 0.5
     assert shipped.stat().st_size < 300e3
 
 
 def test_another_noise_would_be_noticed():
-    first, *_, last = frames(make_site_images.OUT / "denoising.webp")
+    first, *_, last = frames(make_figures.OUT / "denoising.webp")
     assert np.abs(np.roll(first, 1, axis=1) - first).mean() > 20 and np.abs(first - last).mean() > 10
 
 
 def test_the_strip_clears_up_once_and_then_rests():
-    with Image.open(make_site_images.OUT / "denoising.webp") as strip:
+    with Image.open(make_figures.OUT / "denoising.webp") as strip:
         assert strip.info["loop"] == 1
         shown = [frame.copy().info["duration"] for frame in ImageSequence.Iterator(strip)]
-    assert len(shown) == len(make_site_images.SHOWN) and sum(shown) < 5000  # WCAG 2.2.2
-    moving, resting = frames(make_site_images.OUT / "denoising.webp"), frames(make_site_images.OUT / "denoising.png")
+    assert len(shown) == len(make_figures.SHOWN) and sum(shown) < 5000  # WCAG 2.2.2
+    moving, resting = frames(make_figures.OUT / "denoising.webp"), frames(make_figures.OUT / "denoising.png")
     assert np.array_equal(moving[-1:], resting)
     height = moving.shape[1] // 3
     assert np.array_equal(*(moving[[0, -1], : 2 * height])), "vessels and nuclei stay"

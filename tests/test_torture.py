@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 import mutants
-import newest
+import noxfile
 import torture
 
 TEST = """
@@ -39,10 +39,10 @@ def test_a_report_is_what_the_tests_said(tmp_path):
 
 
 def test_versions_are_compared_whatever_their_spelling():
-    locked = newest.versions("Some_Package==1.0\nsame==2.0\ntorch==2.13.0\ngone==1\n")
-    found = newest.versions("some-package==1.1\nsame==2.0\ntorch==2.13.0+cpu\n-e /somewhere\nnew==3\n")
-    assert newest.differences(locked, found) == [("some-package", "1.0", "1.1")]
-    assert len(newest.versions(newest.LOCK.read_text())) > 150
+    locked = noxfile.versions("Some_Package==1.0\nsame==2.0\ntorch==2.13.0\ngone==1\n")
+    found = noxfile.versions("some-package==1.1\nsame==2.0\ntorch==2.13.0+cpu\n-e /somewhere\nnew==3\n")
+    assert noxfile.differences(locked, found) == [("some-package", "1.0", "1.1")]
+    assert len(noxfile.versions(noxfile.LOCK.read_text())) > 150
 
 
 def test_the_outcome_counts_tests_and_lines(tmp_path):
@@ -50,7 +50,7 @@ def test_the_outcome_counts_tests_and_lines(tmp_path):
     (tmp_path / "half.py").write_text("def f(x):\n    if x:\n        return 1\n    return 0\n")
     options = ["--junitxml=report.xml", "--cov=half", "--cov-report=json:coverage.json", "-p", "no:cacheprovider"]
     subprocess.run([sys.executable, "-m", "pytest", "-q", *options], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    rows = newest.outcome(tmp_path / "report.xml", tmp_path / "coverage.json")
+    rows = noxfile.outcome(tmp_path / "report.xml", tmp_path / "coverage.json")
     assert [row[-1] for row in rows] == ["1", "1", "0", "75.0"]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from damm_lite.volumes import Frame, IntensityScale, frame_brain, planes, robust_scale, to_slices, to_volume
+from damm_lite.brains.volumes import Frame, IntensityScale, frame_brain, planes, robust_scale, to_slices, to_volume
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import damm_lite as dl
 from damm_lite.damm import Encoded
-from damm_lite.plotting import COLOURMAPS
-from damm_lite.predict import GATES
-from damm_lite.samplers import timestep_grid
+from damm_lite.teaching.plotting import COLOURMAPS
+from damm_lite.tumours.simulate import Physics
 
 OUT = Path(__file__).resolve().parents[1] / "web" / "site" / "playground"
 SIZE, NUM_STEPS, SIGNIFICANT_BITS = 64, 20, 9
@@ -53,7 +52,7 @@ class DecodeMulti(Encode):
         return self.model.decode_multi(Encoded(e, [last_uni], list(multi), u))
 
 
-def browser_model():
+def browser_model() -> tuple[dl.DAMMNet, dl.NoiseSchedule]:
     """(`tumour-64` as the page computes it, schedule): batch norms folded into convolutions, weights rounded."""
     model, schedule = dl.load_pretrained("tumour-64")
     model = dl.for_inference(model).to(memory_format=torch.contiguous_format)
@@ -65,7 +64,9 @@ def browser_model():
     return model, schedule
 
 
-def export(part, arguments, inputs, outputs):
+def export(
+    part: nn.Module, arguments: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
     """One part of the network as an ONNX model, its large constants in 16 bits."""
     # ONNX's own attention wants a dimension for heads; plain matrix products do not.
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
@@ -74,7 +75,7 @@ def export(part, arguments, inputs, outputs):
     return halve(torch.onnx.export(program, dynamo=True, verbose=False, **names).model_proto)
 
 
-def halve(model):
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store constants of 64 numbers and more as float16; casts, done once when the model is loaded, undo it."""
     graph = model.graph
     for constant in list(graph.initializer):
@@ -90,14 +91,14 @@ def halve(model):
     return model
 
 
-def settings(schedule):
+def settings(schedule: dl.NoiseSchedule) -> dict:
     """What the page must know beside the network: the sampler's steps, the gate, sizes in µm, colours."""
-    steps = timestep_grid(schedule, NUM_STEPS)
+    steps = dl.timestep_grid(schedule, NUM_STEPS)
     colours = (np.arange(256) / 255).tolist()
     return dict(
         size=SIZE,
-        pixel=dl.Physics().pixel,
-        gamma=GATES["damm"].gamma,
+        pixel=Physics().pixel,
+        gamma=dl.DAMMP().gamma,
         steps=steps,
         alphas_cumprod=schedule.alphas_cumprod[steps].tolist(),
         colours={

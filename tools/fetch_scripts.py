@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 WEB = Path(__file__).resolve().parents[1] / "web"
 
 
-def fetch(name, version, integrity, files):
+def fetch(name: str, version: str, integrity: str, files: list[str]) -> None:
     """Unpack the named files and folders of one package to web/node_modules.
 
     Raises ValueError for a package with another checksum, or without one of the files.

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+)")
 
 
-def stamp(root, url):
+def stamp(root: Path, url: str) -> list[str]:
     """Replace owner/name of `_config.yml`'s address by that of `url` in every tracked text file.
 
     Returns the changed files. Raises ValueError unless `url` is https://github.com/OWNER/NAME.

@@ -6,6 +6,7 @@ the last `make book`, and any cell tagged `slide`. Decks are written to _build/s
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -21,13 +22,13 @@ from page_scripts import address  # noqa: E402
 PROMPT = re.compile(r":::\{admonition\} (Stop and predict.*?)\n:class: \w+\n(.*?):::", re.S)
 
 
-def plain(markdown):
+def plain(markdown: str) -> str:
     """MyST as the Markdown that nbconvert knows: roles become their text, labels of equations go."""
     markdown = re.sub(r"\{\w+(?::\w+)?\}`(?:([^`<]+?) <[^`>]+>|([^`]+))`", lambda m: m[1] or m[2], markdown)
     return re.sub(r"\$\$ \(eq-[\w-]+\)", "$$", markdown)
 
 
-def on_slide(cell):
+def on_slide(cell: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     """The cell as it stands on a slide, or None."""
     tags, figure = cell.metadata.get("tags", []), "figure" in cell.metadata.get("mystnb", {})
     source = cell.source
@@ -49,7 +50,7 @@ def on_slide(cell):
     return cell
 
 
-def slides(notebook):
+def slides(notebook: nbformat.NotebookNode) -> str:
     """The HTML page of a deck, from a notebook with its outputs."""
     cells = [on_slide(cell) for cell in notebook.cells]
     notebook.cells = [cell for cell in cells if cell is not None]
@@ -64,7 +65,7 @@ def slides(notebook):
     return exporter.from_notebook_node(notebook)[0]
 
 
-def write_decks(chapters, folder):
+def write_decks(chapters: Iterable[Path], folder: Path) -> list[Path]:
     """A deck of each chapter into `folder`; returns their paths. KeyError: no outputs of this version of a chapter."""
     folder.mkdir(parents=True, exist_ok=True)
     cache, paths = get_cache(cache_of(ROOT)), []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from damm_lite.files import written_aside
+from damm_lite.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "_build" / "mutants"
@@ -22,8 +22,8 @@ WANTED = 0.85
 RESULT = re.compile(r"^\s*damm_lite\.(\w+)\.x(?:ǁ([^ǁ]+)ǁ|_)(\w+?)__mutmut_(\d+): (.+)$", re.M)
 
 
-def copy_tree(place):
-    """The tracked files, in a folder that mutmut may fill."""
+def copy_tree(place: Path) -> None:
+    """Copy the tracked files to the folder `place`, which mutmut may fill."""
     shutil.rmtree(place, ignore_errors=True)
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in tracked.splitlines():
@@ -31,7 +31,7 @@ def copy_tree(place):
         shutil.copy2(ROOT / name, place / name)
 
 
-def read_results(text):
+def read_results(text: str) -> pd.DataFrame:
     """A table of what `mutmut results --all true` printed: file, function, number, outcome."""
     rows = [
         (f"{module}.py", f"{of_class}.{name}" if of_class else name, int(number), outcome)
@@ -40,7 +40,7 @@ def read_results(text):
     return pd.DataFrame(rows, columns=["file", "function", "number", "outcome"])
 
 
-def main():
+def main() -> int:
     mutmut = Path(sys.executable).with_name("mutmut")
     copy_tree(PLACE)
     subprocess.run([mutmut, "run", "--max-children", "1"], cwd=PLACE, check=True)
@@ -48,7 +48,7 @@ def main():
     found = read_results(subprocess.run(results, cwd=PLACE, check=True, capture_output=True, text=True).stdout)
     found["noticed"] = found.outcome.isin(["killed", "timeout"])
     table = found.groupby("file").agg(mutants=("noticed", "size"), noticed=("noticed", "sum")).reset_index()
-    with written_aside(TABLE) as whole:
+    with atomic_write(TABLE) as whole:
         table.to_csv(whole, index=False)
     print(table.to_string(index=False))
     survived = found[~found.noticed].groupby(["file", "function"]).size().rename("survived").reset_index()

@@ -13,11 +13,12 @@ from jupyter_cache.executors import load_executor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
-from fresh_outputs import cache_of  # noqa: E402
+from fresh_outputs import cache_of, drop_stale  # noqa: E402
 
 
 def run(root):
     """Returns the chapters that failed, with their tracebacks: {path: text}."""
+    drop_stale(root)
     timeout = yaml.safe_load((root / "_config.yml").read_text())["execute"]["timeout"]
     cache, chapters = get_cache(cache_of(root)), [str(path) for path in sorted((root / "book").glob("*.ipynb"))]
     for path in chapters:

@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from damm_lite.files import written_aside
+from damm_lite.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "results" / "torture.csv"
 
 
-def read_report(path):
+def read_report(path: Path) -> pd.DataFrame:
     """A row for each test of pytest's report that has said what it tried: (test, tried, result, seconds)."""
     rows = []
     for case in ElementTree.parse(path).iter("testcase"):
@@ -27,7 +27,7 @@ def read_report(path):
     return pd.DataFrame(rows, columns=["test", "tried", "result", "seconds"])
 
 
-def main():
+def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         pytest = [sys.executable, "-m", "pytest", "tests", "-n", "2"]
@@ -35,7 +35,7 @@ def main():
         table = read_report(report)
     print(table.to_string(index=False))
     if not failed:
-        with written_aside(TABLE) as whole:
+        with atomic_write(TABLE) as whole:
             table.to_csv(whole, index=False)
     return failed
 

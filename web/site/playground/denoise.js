@@ -22,7 +22,8 @@ export async function loadNetwork(ort, folder) {
  * Denoise `noise` under the conditions `primary` and `secondary`: arrays of size * size numbers, in [-1, 1].
  *
  * Yields after each step what went in (`xt`), what each branch says (`uni`, `multi`, of which the one not
- * taken may be some steps old), the `map` of confidence and its mean, the `branch` taken and its `x0`.
+ * taken may be some steps old), the `map` of confidence and its mean, the `branch` taken and its `x0`, which
+ * is kept in [-1, 1] at every step.
  */
 export async function* denoise(network, settings, primary, secondary, noise) {
   const { steps, alphas_cumprod: alphas, gamma } = settings;
@@ -39,8 +40,8 @@ export async function* denoise(network, settings, primary, secondary, noise) {
         said[name] = await decode(network.decode[name], encoded);
       }
     }
-    const x0 = said[branch];
-    yield { i, xt, ...said, map, confidence, branch, x0: x0.map((x) => Math.min(1, Math.max(-1, x))) };
+    const x0 = said[branch].map((x) => Math.min(1, Math.max(-1, x)));
+    yield { i, xt, ...said, map, confidence, branch, x0 };
     if (!last) {
       xt = ddimStep(xt, x0, alphas[i], alphas[i + 1]);
     }

@@ -1,0 +1,176 @@
+"""Cases of the BraTS challenge on disk: found, checked, and split by patient.
+
+A case has one file per contrast, `CASE_t1.nii.gz`, `_t1ce`, `_t2`, `_flair`
+and perhaps `_seg` (2012-2021), or `CASE-t1n.nii.gz`, `-t1c`, `-t2w`, `-t2f`
+and `-seg` (since 2023), skull-stripped: 0 outside the brain.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from damm_lite.brains.nifti import read_header, read_nifti
+
+CONTRASTS = ("t1", "t1ce", "t2", "flair")
+SUFFIXES = {
+    "t1": ("t1", "t1n"),
+    "t1ce": ("t1ce", "t1c"),
+    "t2": ("t2", "t2w"),
+    "flair": ("flair", "t2f"),
+    "seg": ("seg",),
+}
+CONTRAST = {suffix: contrast for contrast, suffixes in SUFFIXES.items() for suffix in suffixes}
+FILE_NAME = re.compile(rf"(?P<case>.+)[_-](?P<suffix>{'|'.join(CONTRAST)})\.nii(\.gz)?", re.IGNORECASE)
+
+
+def find_cases(root: str | Path) -> dict[str, dict[str, Path]]:
+    """The files of every case below `root`, however deep: {case: {contrast:
+    path}}, sorted.
+
+    Contrasts are the keys of `SUFFIXES`. Where a file is there both plain and
+    gzipped, the plain one is taken. Raises FileNotFoundError for a missing
+    folder; ValueError where no file has such a name, or two files hold the
+    same contrast of the same case.
+    """
+    root, cases, seen = Path(root), {}, set()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    others = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        for name in sorted(names):  # .nii before .nii.gz
+            found = FILE_NAME.fullmatch(name)
+            if not found or name.startswith("."):
+                others.append(name)
+                continue
+            files, path = cases.setdefault(found["case"], {}), Path(folder, name)
+            contrast = CONTRAST[found["suffix"].lower()]
+            first = files.setdefault(contrast, path)
+            if path not in (first, first.with_name(first.name + ".gz")):
+                raise ValueError(f"case {found['case']}: two files for {contrast}: {first} and {path}")
+    if not cases:
+        shown = ", ".join(sorted(others)[:5]) or "no files"
+        raise ValueError(
+            f"{root}: no BraTS case; expected files such as CASE_t1.nii.gz or CASE-t1n.nii.gz, got {shown}"
+        )
+    return dict(sorted(cases.items()))
+
+
+def check_contrasts(target: str, primary: str, secondary: str | list[str]) -> list[str]:
+    """[target, primary, *secondary], names of `CONTRASTS`; `secondary` may be
+    "t2", "t2,t1ce" or a list.
+
+    Raises ValueError for an unknown contrast, saying which there are, and for
+    one that is named twice.
+
+    >>> check_contrasts("flair", "t1", "t2,t1ce")
+    ['flair', 't1', 't2', 't1ce']
+    """
+    several = secondary.replace(" ", "").split(",") if isinstance(secondary, str) else secondary
+    contrasts = [target, primary, *several]
+    for contrast in contrasts:
+        if contrast not in CONTRASTS:
+            raise ValueError(f"unknown contrast {contrast!r}; expected one of {', '.join(CONTRASTS)}")
+        if contrasts.count(contrast) > 1:
+            raise ValueError(f"contrast {contrast!r} is named twice; target and sources must differ")
+    return contrasts
+
+
+def patient_of(case: str) -> str:
+    """The patient of a case. Names since 2023 end with the number of the scan;
+    older ones count as a patient each.
+
+    >>> patient_of("BraTS-GLI-00001-001"), patient_of("BraTS2021_00001")
+    ('BraTS-GLI-00001', 'BraTS2021_00001')
+    """
+    return re.sub(r"(-\d+)-\d{3}$", r"\1", case)
+
+
+def split_patients(cases: Iterable[str], fractions: tuple[float, ...] = (0.8, 0.2), seed: int = 0) -> list[list[str]]:
+    """Split case names at random into lists of about these `fractions` of the
+    patients.
+
+    All scans of a patient go to the same list. The result depends on the names
+    and the seed alone, not on their order. Raises ValueError where the
+    fractions do not add up to 1.
+    """
+    cases = set(cases)
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"fractions: expected numbers that add up to 1, got {fractions}")
+    patients = sorted({patient_of(case) for case in cases})
+    order = np.random.default_rng(seed).permutation(len(patients))
+    part = np.searchsorted(np.cumsum(fractions) * len(patients) - 1e-6, np.arange(len(patients)), side="right")
+    part_of = {patients[i]: min(p, len(fractions) - 1) for i, p in zip(order, part, strict=True)}
+    return [sorted(case for case in cases if part_of[patient_of(case)] == p) for p in range(len(fractions))]
+
+
+def hold_out(cases: Iterable[str], share: float = 0.2, seed: int = 0) -> list[list[str]]:
+    """[cases to train on, cases held out]: about `share` of the patients, at
+    least one, are held out.
+
+    Raises ValueError where there are fewer than two patients.
+    """
+    cases = set(cases)
+    patients = {patient_of(case) for case in cases}
+    if len(patients) < 2:
+        found = ", ".join(sorted(patients)) or "none"
+        raise ValueError(f"expected at least 2 patients, one to train on and one to hold out; got {found}")
+    share = max(share, 1 / len(patients))
+    return split_patients(cases, (1 - share, share), seed)
+
+
+def check_case(case: str, files: dict[str, Path], contrasts: list[str]) -> None:
+    """Check the files {contrast: path} of a case by their headers and sizes,
+    which is cheap: thousands of cases can be checked before work begins.
+
+    Raises ValueError that names the case where one of `contrasts` is missing,
+    is no whole 3-D NIfTI file or is 0 everywhere, or where shapes or affines
+    differ.
+    """
+    missing = [contrast for contrast in contrasts if contrast not in files]
+    if missing:
+        raise ValueError(f"case {case}: no {', '.join(missing)}; it has {', '.join(sorted(files))}")
+    first = None
+    for contrast in (*contrasts, *({"seg"} & files.keys())):
+        path = files[contrast]
+        try:
+            image = read_header(path)
+            if contrast != "seg" and _may_be_damaged(path, image) and not read_nifti(path)[0].any():
+                raise ValueError(f"{path}: expected a brain, got voxels that are all 0")
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"case {case}: {error}") from error
+        first = first or image
+        if image.shape != first.shape:
+            raise ValueError(f"case {case}: {path.name} has the shape {image.shape}, {contrasts[0]} has {first.shape}")
+        if not np.allclose(image.affine, first.affine, atol=1e-3):
+            raise ValueError(
+                f"case {case}: {path.name} lies elsewhere than {contrasts[0]}: its affine is "
+                f"{image.affine[:3].round(3).tolist()} instead of {first.affine[:3].round(3).tolist()}"
+            )
+
+
+def _may_be_damaged(path: Path, image: nib.Nifti1Image) -> bool:
+    """Whether a file may be cut short or 0 everywhere, judged without reading
+    it; only then `check_case` reads it as a whole.
+
+    A plain file may be where it is smaller than its header says, or its middle
+    slice is 0. A gzipped one may be where the length in its last four bytes
+    differs from the header's, or where it is packed to less than a fiftieth:
+    zeros shrink to a thousandth, scans far less.
+    """
+    expected = image.dataobj.offset + image.get_data_dtype().itemsize * int(np.prod(image.shape, dtype=np.int64))
+    size = path.stat().st_size
+    if path.suffix.lower() != ".gz":
+        return size < expected or not np.any(image.dataobj[..., image.shape[2] // 2])
+    with open(path, "rb") as file:
+        file.seek(-4, os.SEEK_END)
+        unpacked = int.from_bytes(file.read(), "little")  # modulo 2^32
+    return unpacked != expected % 2**32 or size < expected / 50 + 300  # 300 bytes for the header

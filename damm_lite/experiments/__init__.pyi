@@ -1,0 +1,14 @@
+from .ablate import ablate as ablate
+from .ablate import read_spec as read_spec
+from .ablate import run_grid as run_grid
+from .ablate import summarise as summarise
+from .baselines import DistanceBaseline as DistanceBaseline
+from .baselines import HistogramMatching as HistogramMatching
+from .baselines import KNNBaseline as KNNBaseline
+from .factors import FACTORS as FACTORS
+from .factors import Budget as Budget
+from .factors import Level as Level
+from .factors import Network as Network
+from .jobs import Job as Job
+from .jobs import run_jobs as run_jobs
+from .train_brains import coarse_to_fine as coarse_to_fine

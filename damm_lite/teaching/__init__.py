@@ -1,0 +1,7 @@
+"""What the chapters use beside the science: figures, sliders, checks, a
+competition.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,17 @@
+from .competition import BudgetSpent as BudgetSpent
+from .competition import divergent_patches as divergent_patches
+from .competition import metered as metered
+from .competition import score as score
+from .notebook import check_parameters as check_parameters
+from .notebook import load_results as load_results
+from .notebook import self_check as self_check
+from .notebook import show_source as show_source
+from .plotting import image_grid as image_grid
+from .plotting import scaling_exponents as scaling_exponents
+from .plotting import show_ablation as show_ablation
+from .plotting import show_batch as show_batch
+from .plotting import show_image as show_image
+from .plotting import show_planes as show_planes
+from .plotting import show_scaling as show_scaling
+from .plotting import to_frames as to_frames
+from .widgets import slider_of_frames as slider_of_frames

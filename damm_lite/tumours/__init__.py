@@ -1,0 +1,7 @@
+"""Tumour patches: a simulator of nanoparticles, pairs that diverge, and real
+stains in TIFF files.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
