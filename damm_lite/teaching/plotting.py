@@ -48,7 +48,8 @@ def show_image(
     0 adds a scale bar of that length; it and `pixel`, the side of a pixel, are
     in `unit`. Returns the artist.
     """
-    image = torch.as_tensor(image).numpy(force=True).astype(float).squeeze()
+    image = image.numpy(force=True) if torch.is_tensor(image) else image
+    image = np.asarray(image, dtype=float).squeeze()
     low, high = limits or ((0, 1) if role in ("confidence", "error") else (-1, 1))
     artist = ax.imshow(image, cmap=COLOURMAPS[role], vmin=low, vmax=high, interpolation="nearest")
     ax.set_xticks([])
