@@ -2,9 +2,9 @@
 
 Noising step t = 0 .. T-1 turns an image x0 and Gaussian noise eps into
 
-    xt = sqrt(a) x0 + sqrt(1 - a) eps,        a = alphas_cumprod[t]        (Ho et al. 2020, eq. 4)
+    xt = sqrt(a) x0 + sqrt(1 - a) eps,    a = alphas_cumprod[t]
 
-Step t = 0 already holds a little noise. Coefficients are computed in float64
+(Ho et al. 2020, eq. 4). Step t = 0 already holds a little noise. Coefficients are computed in float64
 on the CPU; the schedule is kept, and tensors returned, as float32.
 """
 

@@ -16,7 +16,6 @@ from sphinx.util.inspect import stringify_signature
 
 # `name` or --option, noting whether something stands close behind it; or a character that would be taken for markup.
 TOKEN = re.compile(r"(?:`([^`]+)`|(?<!\S)(--[a-z][a-z-]*))(?=([^\s'\")\]}>/:.,;!?-])?)|[\\*_|`]")
-WIDTH = 90  # a signature that is longer has one parameter a line
 
 
 def to_rst(docstring):
@@ -73,7 +72,6 @@ def skip_member(app, what, name, obj, skip, options):
 
 def configure(app, config):
     config.autodoc_preserve_defaults = True  # `prediction=PredictsNoise`, not the repr of the class
-    config.python_maximum_signature_line_length = WIDTH
     config.autodoc_inherit_docstrings = False  # a `forward` without a docstring is described by its class
 
 

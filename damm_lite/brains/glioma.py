@@ -3,7 +3,7 @@
 The density u of cells, a fraction of what tissue can hold, follows Fisher's
 equation
 
-    du/dt = div(D grad u) + rho u (1 - u),        no flux into fluid or through the pia,
+    du/dt = div(D grad u) + rho u (1 - u),   no flux into fluid or the pia,
 
 whose fronts run at 2 sqrt(D rho) (Fisher, Ann Eugen 7:355 (1937)). Cells move
 five times as fast in white as in grey matter (Swanson et al., Cell Prolif

@@ -1,12 +1,13 @@
 """Run ablations: one factor, or every combination of several, from a file.
 
     python -m damm_lite.experiments.ablate spec.yaml --out runs/
-    python -m damm_lite.experiments.ablate spec.yaml --out runs/ --scheduler tcp://node:8786
+    python -m damm_lite.experiments.ablate spec.yaml --out runs/ \\
+        --scheduler tcp://node:8786
 
 A specification names grids, seeds and what differs from the default `Budget`:
 
     grids:
-      - prediction: all                                       # one factor
+      - prediction: all                                   # one factor
       - {fusion: [MMFM, addition], head: [joint, query]}  # their four combinations
     seeds: [0, 1, 2]
     budget: {steps: 200}

@@ -1,7 +1,10 @@
 """Compare every method on the same held-out patches; the table of chapter 11.
 
-    python -m damm_lite.experiments.evaluate                            # data/results/evaluation.csv; hours of CPU
-    python -m damm_lite.experiments.evaluate DAMM "DAMM, per pixel"     # only measure these, for the table later
+    python -m damm_lite.experiments.evaluate                   # hours of CPU
+    python -m damm_lite.experiments.evaluate DAMM "DAMM, per pixel"
+
+The first writes data/results/evaluation.csv, the second only measures these
+methods, for the table later.
 
 A row for each method, training seed and patch: SSIM, PSNR (dB), MAE, network
 evaluations and CPU seconds, of one sample of 20 steps and, in columns such as

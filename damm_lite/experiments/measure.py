@@ -1,12 +1,12 @@
 """Measure the trained networks on held-out patches, and store the tables that
 the chapters show.
 
-    python -m damm_lite.experiments.measure             # all tables of data/results; three hours of CPU
+    python -m damm_lite.experiments.measure             # all; three hours of CPU
     python -m damm_lite.experiments.measure patches     # one of them
 
 Parts of the tables are kept in _build/measured as soon as they are there, so
-it may be interrupted and started again. Other weights are measured anew; after
-a change of the code, delete that folder.
+it may be interrupted and started again. Other weights, or another package, are
+measured anew.
 
 patches.csv has a row for each network and each of 256 patches, half of them
 divergent: the confidence, at the first step and on average over 20, and SSIM,
@@ -69,12 +69,13 @@ DIAL = {
 
 
 def kept(name: str, make: Callable) -> pd.DataFrame:
-    """The table that `make()` returns, kept under this name; not made again
-    where it is there for these weights.
-    """
+    """The table that `make()` returns, kept for these weights and this package."""
     measured = tuple(f"weights/{network}" for network in ("tumour-64", "concat-64"))
     weights = [line for line in MANIFEST.read_text().splitlines() if line.startswith(measured)]
-    path = KEPT / hashlib.sha256("\n".join(weights).encode()).hexdigest()[:12] / f"{name}.csv"
+    digest = hashlib.sha256("\n".join(weights).encode())
+    for source in sorted((ROOT / "damm_lite").rglob("*.py")):
+        digest.update(source.read_bytes())
+    path = KEPT / digest.hexdigest()[:12] / f"{name}.csv"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as whole:

@@ -1,8 +1,12 @@
 """Train a network on simulated brains, FLAIR from T1 and T2, measure it on
 held-out patients, and store it.
 
-    python -m damm_lite.experiments.train_brains --out data/weights/brain-64.safetensors
-    python -m damm_lite.experiments.train_brains --regression --out data/weights/brain-regression-64.safetensors
+    python -m damm_lite.experiments.train_brains OPTIONS
+
+with, for the two networks that are shipped,
+
+    --out data/weights/brain-64.safetensors
+    --regression --steps 1600 --out data/weights/brain-regression-64.safetensors
 
 One training slice in ten has a T2 that misleads, one test slice in two, and
 nothing tells the network which: divergence is rarer in training than in the

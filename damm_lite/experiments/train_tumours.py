@@ -1,11 +1,15 @@
 """Train a network on simulated tumours, measure it on held-out patches, and
 store it.
 
-    python -m damm_lite.experiments.train_tumours --size 32 --minutes 9          # about 1 M parameters from scratch
-    python -m damm_lite.experiments.train_tumours --widths 16 16 24 48 --out data/weights/tumour-64.safetensors
-    python -m damm_lite.experiments.train_tumours --released --out data/weights/tumour-64-released.safetensors
-    python -m damm_lite.experiments.train_tumours --concat --out data/weights/concat-64.safetensors
-    python -m damm_lite.experiments.train_tumours --regression both --seed 1 --out _build/baselines/both-1.safetensors
+    python -m damm_lite.experiments.train_tumours OPTIONS
+
+with, for example,
+
+    --size 32 --minutes 9                  about 1 M parameters from scratch
+    --widths 16 16 24 48 --out data/weights/tumour-64.safetensors
+    --released --out data/weights/tumour-64-released.safetensors
+    --concat --out data/weights/concat-64.safetensors
+    --regression both --seed 1 --out _build/baselines/both-1.safetensors
 
 One training pair in ten diverges, one test pair in two: divergence is rarer in
 training than in the field. With --minutes the number of steps is chosen from

@@ -3,6 +3,7 @@ package's lines shown, measured tables.
 """
 
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def show_source(*objects: Callable) -> Markdown:
     """The source of functions or classes as highlighted code, also on the
     static page.
     """
-    return Markdown("\n".join(f"```python\n{inspect.getsource(o)}```" for o in objects))
+    return Markdown("\n".join(f"```python\n{textwrap.dedent(inspect.getsource(o))}```" for o in objects))
 
 
 def load_results(name: str, *, means: bool = False) -> pd.DataFrame:

@@ -5,7 +5,7 @@ diffuse through tissue that crowded nuclei make narrow, are cleared, and are
 taken up by cells. In the steady state their concentration c (a fraction of
 that in plasma) balances
 
-    div(D(rho) grad c) - k(rho) c + P v (1 - c) = 0,        no flux through the border,
+    div(D(rho) grad c) - k(rho) c + P v (1 - c) = 0,    no flux through the border,
 
 with v the fraction of a pixel that is vessel, rho the local crowding by
 nuclei, D = D0 exp(-a rho) and k = k0 + k1 rho. In uniform tissue c falls off
