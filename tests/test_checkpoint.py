@@ -114,12 +114,8 @@ class PredictsHalf(prediction_types.PredictsImage):
     """The network's output is x0 / 2."""
 
     @staticmethod
-    def target(schedule, x0, eps, t):
-        return x0 / 2
-
-    @staticmethod
-    def to_x0(schedule, xt, output, t):
-        return 2 * output
+    def coefficients(signal, noise):
+        return 0 * signal, 2 + 0 * noise
 
 
 class MyNet(DAMMNet):

@@ -4,10 +4,18 @@ import diffusers
 import pytest
 import torch
 
-from damm_lite.prediction_types import PredictsImage, PredictsNoise, PredictsVelocity
+from damm_lite.prediction_types import (
+    SD_OF_DATA,
+    PredictsImage,
+    PredictsNoise,
+    PredictsPreconditioned,
+    PredictsVelocity,
+)
 from damm_lite.samplers import posterior
 from damm_lite.schedules import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule
 from helpers import relative_error
+
+TYPES = [PredictsNoise, PredictsVelocity, PredictsImage, PredictsPreconditioned]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +58,7 @@ def test_reference_numbers(vectors):
 
 
 @pytest.mark.parametrize("shape", [(7, 2), (7, 1, 8, 8)])
-@pytest.mark.parametrize("prediction", [PredictsNoise, PredictsVelocity, PredictsImage])
+@pytest.mark.parametrize("prediction", TYPES)
 def test_algebra_goes_round(shape, prediction):
     schedule = cosine_schedule(100)
     x0, eps, t = torch.randn(shape), torch.randn(shape), torch.tensor([0, 1, 20, 50, 70, 90, 95])
@@ -59,6 +67,34 @@ def test_algebra_goes_round(shape, prediction):
     torch.testing.assert_close(schedule.predict_eps(xt, x0, t), eps, rtol=1e-3, atol=1e-3)
     output = prediction.target(schedule, x0, eps, t)
     torch.testing.assert_close(prediction.to_x0(schedule, xt, output, t), x0, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction, target", [(PredictsNoise, "eps"), (PredictsImage, "x0")])
+def test_noise_and_image_are_what_they_say(prediction, target):
+    images = {"x0": torch.randn(3, 1, 4, 4), "eps": torch.randn(3, 1, 4, 4)}
+    found = prediction.target(scaled_linear_schedule(), **images, t=torch.tensor([0, 500, 999]))
+    torch.testing.assert_close(found, images[target], rtol=0, atol=1e-6)
+
+
+def test_preconditioning_equals_diffusers():
+    scheduler = diffusers.EDMEulerScheduler(sigma_data=SD_OF_DATA)
+    schedule, t = scaled_linear_schedule(), torch.tensor([0, 30, 400, 999])
+    xt, output = torch.randn(2, 4, 1, 4, 4).double()
+    a = schedule.at(t, xt)
+    sigma = ((1 - a) / a).sqrt()
+    expected = scheduler.precondition_outputs(xt / a.sqrt(), output, sigma)
+    torch.testing.assert_close(PredictsPreconditioned.to_x0(schedule, xt, output, t), expected)
+
+
+def test_a_preconditioned_target_has_unit_size_and_its_errors_are_those_of_the_image():
+    schedule, generator = scaled_linear_schedule(), torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 3, 1, 200, 200, generator=generator)
+    x0, t = SD_OF_DATA * x0, torch.tensor([5, 300, 990])
+    target = PredictsPreconditioned.target(schedule, x0, eps, t)
+    torch.testing.assert_close(target.square().mean(dim=(1, 2, 3)), torch.ones(3), rtol=0.02, atol=0)
+    xt, weight = schedule.add_noise(x0, eps, t), PredictsPreconditioned.weight_of_steps(schedule, x0, t)
+    wrong = PredictsPreconditioned.to_x0(schedule, xt, target + 0.1, t)
+    torch.testing.assert_close((wrong - x0).mean(dim=(1, 2, 3)), 0.1 * weight.flatten(), rtol=1e-3, atol=1e-5)
 
 
 def test_velocity_equals_diffusers():

@@ -11,7 +11,7 @@ from damm_lite.data import generator_of
 from damm_lite.losses import our_loss, released_loss, squared_error, warmup_loss
 from damm_lite.mismatches import BACKGROUND, cutout, make_mismatches, shift, swap
 from damm_lite.predict import predict
-from damm_lite.prediction_types import PredictsImage, PredictsNoise, PredictsVelocity
+from damm_lite.prediction_types import PredictsImage, PredictsNoise, PredictsPreconditioned, PredictsVelocity
 from damm_lite.samplers import ddim_sampler
 from damm_lite.schedules import scaled_linear_schedule
 from damm_lite.train import READ_EVERY, StepSampler, TrainConfig, check_losses, prepare, train
@@ -93,7 +93,7 @@ def test_learning_rate_warms_up_and_decays(patches):
 
 
 @pytest.mark.parametrize("loss", [our_loss, released_loss, warmup_loss])
-@pytest.mark.parametrize("prediction", [PredictsNoise, PredictsVelocity, PredictsImage])
+@pytest.mark.parametrize("prediction", [PredictsNoise, PredictsVelocity, PredictsImage, PredictsPreconditioned])
 def test_every_loss_trains_every_prediction_type(patches, loss, prediction):
     torch.manual_seed(0)
     model, config = DAMMNet(SMALL, prediction=prediction), TrainConfig(40, 8, warmup_steps=5)
@@ -140,6 +140,7 @@ def test_noise_is_standard_and_steps_cover_the_schedule():
     assert t.min() < 10 and t.max() > 989 and abs(t.float().mean() - 499.5) < 20
     assert abs(eps.mean()) < 0.02 and abs(eps.std() - 1) < 0.02
     torch.testing.assert_close(ready["xt"], SCHEDULE.add_noise(batch["target"], eps, t))
+    assert (ready["error_weight"] == 1).all()
     torch.testing.assert_close(ready["output_target"], PredictsVelocity.target(SCHEDULE, batch["target"], eps, t))
 
 

@@ -1,0 +1,182 @@
+"""Does a network sample? Its samples beside exact draws from the simulator.
+
+    python -m damm_lite.experiments.sampling --out runs/sampling OPTIONS
+
+trains a U-Net on vessels alone, samples for vessel fields that it has not
+seen, and compares with maps that the simulator draws for the same vessels:
+the true conditional distribution. NAME.csv in the folder gets a row for each
+field, sampler and number of steps; NAME.safetensors the network. A run that is
+there is not done again, and an interrupted training goes on where it was.
+
+Fields below DEVELOPMENT_SEED + n are for choosing a recipe; a test names
+another seed.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from damm_lite import prediction_types, samplers
+from damm_lite.atomic import atomic_write
+from damm_lite.checkpoint import load_checkpoint
+from damm_lite.data import to_tensor
+from damm_lite.distributions import coverage, crps, rank_histogram
+from damm_lite.losses import squared_error
+from damm_lite.metrics import psnr, ssim
+from damm_lite.predict import predict_unet
+from damm_lite.resumable import fit
+from damm_lite.schedules import NoiseSchedule, scaled_linear_schedule
+from damm_lite.train import TrainConfig
+from damm_lite.tumours.simulate import simulate_nanoparticles, simulate_nuclei, simulate_vessels
+from damm_lite.tumours.synthetic import SyntheticTumours
+from damm_lite.unet import RegressionUNet, UNet, UNetConfig
+
+DEVELOPMENT_SEED = 4_000_001
+OPEN = 0.05  # pixels whose true spread exceeds this are open: the vessels do not settle them
+TYPES = {
+    "noise": prediction_types.PredictsNoise,
+    "velocity": prediction_types.PredictsVelocity,
+    "image": prediction_types.PredictsImage,
+    "preconditioned": prediction_types.PredictsPreconditioned,
+}
+
+
+def exact_draws(index: int, size: int, count: int, seed: int = DEVELOPMENT_SEED) -> tuple[Tensor, Tensor]:
+    """Vessels (1, H, W) of a field, and `count` maps (D, 1, H, W) that belong to them: other nuclei each time."""
+    rng = np.random.default_rng([seed, index])
+    vessels = simulate_vessels(rng, size)
+    maps = [simulate_nanoparticles(vessels, simulate_nuclei(rng, vessels)) for _ in range(count)]
+    return to_tensor(vessels), torch.stack([to_tensor(x) for x in maps])
+
+
+def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
+    """Scores of samples (S, 1, H, W) for one field, given exact draws (D, 1, H, W).
+
+    `crps` and `coverage` take every draw as the truth in turn; `crps_exact`
+    is what the draws themselves would score. All but SSIM and PSNR of the mean
+    are over the field's open pixels. Variances are sums, to be pooled.
+    """
+    samples, draws = samples[:, None], draws[:, None]  # a batch of one
+    region = draws.std(dim=0) > OPEN
+    truths = list(draws)
+    ranks = torch.stack([rank_histogram(samples, truth, region, seed=i) for i, truth in enumerate(truths)]).mean(dim=0)
+    places = (torch.arange(len(ranks)) + 0.5).double() / len(ranks) * 2 - 1  # middles of the ranks' shares
+        ranks
+    ) * 2 - 1  # the middle of each rank's share of [-1, 1]
+    density = ranks * len(ranks)  # 1 where flat
+    slope, curvature = (density * places).mean() * 3, (density * (3 * places**2 - 1) / 2).mean() * 5
+    mean = samples.mean(dim=0)
+    return {
+        "open": float(region.float().mean()),
+        "crps": float(torch.stack([crps(samples, y)[region].mean() for y in truths]).mean()),
+        "crps_exact": float(_half_spread(draws)[region].mean()),
+        "variance": float(samples.var(dim=0)[region].sum()),
+        "variance_exact": float(draws.var(dim=0)[region].sum()),
+        "coverage": float(np.mean([coverage(samples, y, region) for y in truths])),
+        "slope": float(slope),
+        "curvature": float(curvature),
+        "ssim_mean": float(torch.cat([ssim(mean, y) for y in truths]).mean()),
+        "psnr_mean": float(torch.cat([psnr(mean, y) for y in truths]).mean()),
+        "ssim_sample": float(torch.cat([ssim(samples[0], y) for y in truths]).mean()),
+    }
+
+
+def _half_spread(draws):
+    """Half the mean |y - y'| over pairs of draws: the CRPS of the true distribution; (B, C, H, W)."""
+    ordered, count = draws.sort(dim=0).values, len(draws)
+    places = torch.arange(count) * 2 - count + 1
+    return torch.einsum("s,s...->...", places.to(ordered.dtype), ordered) / (count * (count - 1))
+
+
+def measure_fields(
+    model: UNet, schedule: NoiseSchedule, fields: list, num_samples: int, num_steps: int, sampler: Callable
+) -> pd.DataFrame:
+    """A row of `score_field` for each of the fields, (vessels, draws)."""
+    rows = []
+    for index, (vessels, draws) in enumerate(tqdm(fields, desc=f"{num_steps} steps", leave=False)):
+        conditions = vessels.expand(num_samples, *vessels.shape)
+        seeds = [1000 * index + number for number in range(num_samples)]
+        samples = predict_unet(model, schedule, conditions, num_steps, seeds, sampler=sampler)[0]
+        rows.append({"field": index} | score_field(samples, draws))
+    return pd.DataFrame(rows)
+
+
+def summarise_fields(table: pd.DataFrame) -> pd.Series:
+    """What the bounds are about: ratios of spreads and of CRPS, pooled over fields, and means of the rest."""
+    sums = table[["variance", "variance_exact", "crps", "crps_exact"]].sum()
+    ratios = {
+        "spread ratio": (sums.variance / sums.variance_exact) ** 0.5,
+        "CRPS ratio": sums.crps / sums.crps_exact,
+    }
+    return pd.concat([pd.Series(ratios), table[["coverage", "slope", "curvature", "ssim_mean", "psnr_mean"]].mean()])
+
+
+def train_branch(arguments: argparse.Namespace, folder: Path) -> tuple[UNet, NoiseSchedule]:
+    """The network of these options, trained on consistent pairs or taken from its folder."""
+    schedule = scaled_linear_schedule()
+    config = UNetConfig(2, 1, tuple(arguments.widths), 64)
+    torch.manual_seed(arguments.seed)
+    regression = arguments.prediction == "regression"
+    model = RegressionUNet(config) if regression else UNet(config, TYPES[arguments.prediction])
+    patches = SyntheticTumours(arguments.patches, arguments.size, arguments.seed + 1, divergent_fraction=0.0)
+    patches = [{key: item[key] for key in ("target", "primary")} for item in tqdm(patches, desc="patches")]
+    settings = TrainConfig(
+        num_steps=arguments.steps,
+        batch_size=arguments.batch,
+        learning_rate=arguments.learning_rate,
+        ema_decay=arguments.ema,
+        seed=arguments.seed,
+    )
+    for _ in fit(model, schedule, patches, settings, squared_error, folder=folder):
+        pass
+    return load_checkpoint(folder / "model.safetensors")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--prediction", choices=[*TYPES, "regression"], default="preconditioned")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--widths", type=int, nargs=4, default=(16, 16, 32, 64))
+    parser.add_argument("--patches", type=int, default=8192)
+    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fields", type=int, default=64)
+    parser.add_argument("--draws", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=39)
+    parser.add_argument("--sampler", nargs="+", default=["ddim:20"], help="NAME:STEPS of ddim, ddpm, dpm")
+    parser.add_argument("--field-seed", type=int, default=DEVELOPMENT_SEED)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    about = (arguments.prediction, arguments.size, arguments.steps, arguments.batch, arguments.seed)
+    name = "-".join(map(str, about))
+    model, schedule = train_branch(arguments, arguments.out / name)
+    fields = [
+        exact_draws(index, arguments.size, arguments.draws, arguments.field_seed)
+        for index in tqdm(range(arguments.fields), desc="exact draws")
+    ]
+    for chosen in arguments.sampler:
+        sampler, _, steps = chosen.partition(":")
+        path = arguments.out / f"{name}-{sampler}-{steps}.csv"
+        if not path.is_file():
+            walk = getattr(samplers, f"{sampler}_sampler")
+            table = measure_fields(model, schedule, fields, arguments.samples, int(steps), walk)
+            with atomic_write(path) as whole:
+                table.to_csv(whole, index=False)
+        print(path.stem, summarise_fields(pd.read_csv(path)).round(3).to_dict())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Samples beside exact draws: true draws meet every bound, others do not."""
+
+import runpy
+
+import pandas as pd
+import pytest
+import torch
+
+from damm_lite.experiments import sampling
+from damm_lite.tumours.simulate import simulate_nanoparticles, simulate_nuclei, simulate_vessels
+
+
+def fields(count=6, draws=24, samples=24):
+    """[(draws, other draws)] of some vessel fields."""
+    return [
+        (maps[:draws], maps[draws:]) for _, maps in (sampling.exact_draws(i, 32, draws + samples) for i in range(count))
+    ]
+
+
+def test_exact_draws_have_one_set_of_vessels_and_are_repeatable():
+    vessels, maps = sampling.exact_draws(3, 32, 4)
+    again, same = sampling.exact_draws(3, 32, 4)
+    assert torch.equal(vessels, again) and torch.equal(maps, same)
+    assert maps.shape == (4, 1, 32, 32) and not torch.equal(maps[0], maps[1])
+    import numpy as np
+
+    rng = np.random.default_rng([sampling.DEVELOPMENT_SEED, 3])
+    image = simulate_vessels(rng, 32)
+    first = simulate_nanoparticles(image, simulate_nuclei(rng, image))
+    torch.testing.assert_close(maps[0, 0], torch.from_numpy(first) * 2 - 1)
+
+
+def test_true_draws_meet_every_bound():
+    table = pd.DataFrame([sampling.score_field(samples, draws) for draws, samples in fields()])
+    found = sampling.summarise_fields(table)
+    assert found["spread ratio"] == pytest.approx(1, abs=0.1)
+    assert found["CRPS ratio"] == pytest.approx(1, abs=0.03)
+    assert found["coverage"] == pytest.approx(23 / 25, abs=0.02)
+    assert abs(found["slope"]) < 0.1 and abs(found["curvature"]) < 0.1
+
+
+@pytest.mark.parametrize(
+    "change, wrong",
+    [
+        (lambda x: x.mean(dim=0) + 0.3 * (x - x.mean(dim=0)), ["spread ratio", "coverage", "curvature"]),
+        (lambda x: (x + 0.15).clamp(-1, 1), ["slope"]),
+    ],
+    ids=["too narrow", "too bright"],
+)
+def test_other_samples_are_found_out(change, wrong):
+    true, other = (
+        sampling.summarise_fields(pd.DataFrame([sampling.score_field(f(s), d) for d, s in fields()]))
+        for f in (lambda x: x, change)
+    )
+    assert other["CRPS ratio"] > true["CRPS ratio"] + 0.03
+    for name in wrong:
+        assert abs(other[name] - true[name]) > 0.15, name
+
+
+def test_the_command_trains_measures_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
+    options = "--size 16 --widths 16 16 16 16 --patches 16 --steps 4 --batch 4 --fields 2 --draws 5 --samples 4"
+    monkeypatch.setattr("sys.argv", ["x", "--out", str(tmp_path), *options.split(), "--sampler", "ddim:2", "dpm:3"])
+    for _ in range(2):
+        runpy.run_module("damm_lite.experiments.sampling", run_name="__main__", alter_sys=True)
+    tables = sorted(path.name for path in tmp_path.glob("*.csv"))
+    assert tables == ["preconditioned-16-4-4-0-ddim-2.csv", "preconditioned-16-4-4-0-dpm-3.csv"]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4 and said[:2] == said[2:]
+    assert list(pd.read_csv(tmp_path / tables[0]).field) == [0, 1]
