@@ -67,8 +67,6 @@ def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
     truths = list(draws)
     ranks = torch.stack([rank_histogram(samples, truth, region, seed=i) for i, truth in enumerate(truths)]).mean(dim=0)
     places = (torch.arange(len(ranks)) + 0.5).double() / len(ranks) * 2 - 1  # middles of the ranks' shares
-        ranks
-    ) * 2 - 1  # the middle of each rank's share of [-1, 1]
     density = ranks * len(ranks)  # 1 where flat
     slope, curvature = (density * places).mean() * 3, (density * (3 * places**2 - 1) / 2).mean() * 5
     mean = samples.mean(dim=0)
