@@ -90,6 +90,20 @@ class PredictsVelocity(PredictionType):
         return signal, -noise
 
 
+class PredictsFlow(PredictionType):
+    """The output is u = eps - x0, the velocity along the straight path
+    (1 - tau) x0 + tau eps from the image to the noise (Lipman et al. 2023).
+
+    At tau = noise / (signal + noise) that path passes through
+    xt / (signal + noise), whatever the schedule.
+    """
+
+    @staticmethod
+    def coefficients(signal: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """x0 = (xt - noise u) / (signal + noise)."""
+        return 1 / (signal + noise), -noise / (signal + noise)
+
+
 class PredictsPreconditioned(PredictionType):
     """The output is what xt does not tell, of unit size at every step.
 

@@ -146,6 +146,39 @@ def ddim_step(
     return step + sigma * z if eta else step
 
 
+def heun_sampler(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    num_steps: int = 20,
+    generators: Generators = None,
+    *,
+    callback: Callable | None = None,
+) -> Tensor:
+    """Heun's method on the straight path from noise to image: second order,
+    about `num_steps` evaluations, two for each of its steps but the last, and
+    no noise of its own.
+
+    On x = xt / (signal + noise), with tau = noise / (signal + noise), the
+    probability flow is dx / d tau = (x - x0) / tau. Euler's method on it is
+    `ddim_sampler`; here the slope is the mean of those at both ends.
+    """
+    xt, grid = noise, timestep_grid(schedule, (num_steps + 2) // 2)
+    for t, t_next in pairwise([*grid, NO_NOISE]):
+        x0 = denoiser(xt, _for_each(t, xt))
+        if callback:
+            callback(t, xt, x0)
+        if t_next == NO_NOISE:
+            return x0
+        (total, tau), (total_next, tau_next) = (_on_path(schedule, s, xt) for s in (t, t_next))
+        x, slope = xt / total, (xt / total - x0) / tau
+        guess = x + (tau_next - tau) * slope
+        x0_next = denoiser(guess * total_next, _for_each(t_next, xt))
+        slope = (slope + (guess - x0_next) / tau_next) / 2
+        xt = (x + (tau_next - tau) * slope) * total_next
+    return xt
+
+
 def dpm_sampler(
     denoiser: Denoiser,
     schedule: NoiseSchedule,
@@ -199,6 +232,13 @@ def normal_like(x: Tensor, generators: Generators = None) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     drawn = [torch.randn(x.shape[1:], generator=g, device=g.device, dtype=dtype) for g in generators]
     return torch.stack(drawn).to(x)
+
+
+def _on_path(schedule, t, like):
+    """signal + noise, and noise / (signal + noise), at step t."""
+    a = schedule.at(t, like)
+    signal, noise = a.sqrt(), (1 - a).sqrt()
+    return (signal + noise).to(like), (noise / (signal + noise)).to(like)
 
 
 def _log_snr(schedule, t, like):

@@ -97,6 +97,14 @@ def linear_schedule(num_train_steps: int = 1000, *, beta_start: float = 1e-4, be
     return from_betas(torch.linspace(beta_start, beta_end, num_train_steps, dtype=torch.float64))
 
 
+def straight_schedule(num_train_steps: int = 1000) -> NoiseSchedule:
+    """The straight path of flow matching: at tau = (t + 1) / (T + 1), xt is (1 - tau) x0 + tau eps, scaled to the
+    variance 1 that it has for data of variance 1.
+    """
+    tau = torch.arange(1, num_train_steps + 1, dtype=torch.float64) / (num_train_steps + 1)
+    return NoiseSchedule(((1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2)).float())
+
+
 def cosine_schedule(num_train_steps: int = 1000, *, offset: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
     """alphas_cumprod falls as a squared cosine (Nichol and Dhariwal 2021, eq.
     17).

@@ -11,11 +11,12 @@ from damm_lite.samplers import (
     ddim_step,
     ddpm_sampler,
     dpm_sampler,
+    heun_sampler,
     log_snr_grid,
     posterior,
     timestep_grid,
 )
-from damm_lite.schedules import cosine_schedule, scaled_linear_schedule
+from damm_lite.schedules import cosine_schedule, scaled_linear_schedule, straight_schedule
 from helpers import relative_error
 
 SCHEDULE = scaled_linear_schedule()
@@ -137,14 +138,35 @@ def test_samplers_converge_to_the_closed_form_at_their_order():
     gaussian, noise = Gaussian(schedule), torch.randn(64, 2).double()
     exact = gaussian.carried(noise)
 
-    def errors(sampler):
-        runs = [sampler(gaussian.x0, schedule, noise, n) for n in (20, 40, 80)]
+    def errors(sampler, steps=(20, 40, 80)):
+        runs = [sampler(gaussian.x0, schedule, noise, n) for n in steps]
         return [float((x0 - exact).abs().max()) for x0 in runs]
 
-    ddim, dpm = errors(ddim_sampler), errors(dpm_sampler)
+    ddim, dpm, heun = errors(ddim_sampler), errors(dpm_sampler), errors(heun_sampler, (80, 160, 320))
     assert 1.8 < ddim[0] / ddim[1] < 2.2 and 1.8 < ddim[1] / ddim[2] < 2.2  # first order
     assert dpm[0] / dpm[1] > 3.2 and dpm[1] / dpm[2] > 3.2  # second order
+    assert heun[0] / heun[1] > 3.2 and heun[1] / heun[2] > 3.2
     assert dpm[0] < ddim[0] / 4
+
+
+def test_eulers_method_on_the_straight_path_is_ddim():
+    """Flow matching, written as such: x moves by (tau' - tau) u."""
+    schedule, noise = straight_schedule(200), torch.randn(3, 4).double()
+
+    def velocity(x, tau):
+        a = schedule.at(round(tau * 201) - 1, x)
+        return (x - denoise((a.sqrt() + (1 - a).sqrt()) * x, None)) / tau
+
+    def denoise(xt, t):
+        return torch.tanh(xt)
+
+    grid = timestep_grid(schedule, 10)
+    taus = [(t + 1) / 201 for t in grid] + [0.0]
+    total = schedule.at(grid[0], noise)
+    x = noise / (total.sqrt() + (1 - total).sqrt())
+    for tau, tau_next in zip(taus[:-1], taus[1:], strict=True):
+        x = x + (tau_next - tau) * velocity(x, tau)
+    torch.testing.assert_close(ddim_sampler(denoise, schedule, noise, 10), x, rtol=1e-5, atol=1e-5)
 
 
 def test_ddpm_reproduces_mean_and_covariance():
@@ -155,7 +177,12 @@ def test_ddpm_reproduces_mean_and_covariance():
     assert torch.corrcoef(x0.T)[0, 1].abs() < 0.03
 
 
-SAMPLERS = {ddpm_sampler: 1000, ddim_sampler: 20, dpm_sampler: 10}  # and how many steps each takes, if none are named
+SAMPLERS = {
+    ddpm_sampler: 1000,
+    ddim_sampler: 20,
+    dpm_sampler: 10,
+    heun_sampler: 11,
+}  # and how many steps each takes, if none are named
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -181,7 +208,7 @@ def test_a_sample_depends_on_its_own_generator_alone(sampler):
     assert torch.equal(torch.get_rng_state(), before), "nothing came from the common generator"
 
 
-@pytest.mark.parametrize("sampler", [ddim_sampler, dpm_sampler])
+@pytest.mark.parametrize("sampler", [ddim_sampler, dpm_sampler, heun_sampler])
 def test_samplers_without_noise_draw_none(sampler):
     used = generators(1, 2)
     x0 = sampler(denoiser, SCHEDULE, torch.ones(2, 3), 6, used)

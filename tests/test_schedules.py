@@ -6,16 +6,23 @@ import torch
 
 from damm_lite.prediction_types import (
     SD_OF_DATA,
+    PredictsFlow,
     PredictsImage,
     PredictsNoise,
     PredictsPreconditioned,
     PredictsVelocity,
 )
 from damm_lite.samplers import posterior
-from damm_lite.schedules import NoiseSchedule, cosine_schedule, linear_schedule, scaled_linear_schedule
+from damm_lite.schedules import (
+    NoiseSchedule,
+    cosine_schedule,
+    linear_schedule,
+    scaled_linear_schedule,
+    straight_schedule,
+)
 from helpers import relative_error
 
-TYPES = [PredictsNoise, PredictsVelocity, PredictsImage, PredictsPreconditioned]
+TYPES = [PredictsNoise, PredictsVelocity, PredictsImage, PredictsFlow, PredictsPreconditioned]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,16 @@ def test_noise_and_image_are_what_they_say(prediction, target):
     images = {"x0": torch.randn(3, 1, 4, 4), "eps": torch.randn(3, 1, 4, 4)}
     found = prediction.target(scaled_linear_schedule(), **images, t=torch.tensor([0, 500, 999]))
     torch.testing.assert_close(found, images[target], rtol=0, atol=1e-6)
+
+
+def test_the_flow_goes_straight_from_image_to_noise():
+    schedule, t = straight_schedule(99), torch.tensor([9, 49, 89])
+    x0, eps = torch.randn(2, 3, 5).double()
+    tau = (t + 1)[:, None] / 100
+    a = schedule.at(t, x0)
+    on_path = schedule.add_noise(x0, eps, t) / (a.sqrt() + (1 - a).sqrt())
+    torch.testing.assert_close(on_path, (1 - tau) * x0 + tau * eps, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(PredictsFlow.target(schedule, x0, eps, t), eps - x0)
 
 
 def test_preconditioning_equals_diffusers():

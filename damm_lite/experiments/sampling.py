@@ -43,6 +43,7 @@ TYPES = {
     "noise": prediction_types.PredictsNoise,
     "velocity": prediction_types.PredictsVelocity,
     "image": prediction_types.PredictsImage,
+    "flow": prediction_types.PredictsFlow,
     "preconditioned": prediction_types.PredictsPreconditioned,
 }
 
@@ -151,7 +152,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fields", type=int, default=64)
     parser.add_argument("--draws", type=int, default=64)
     parser.add_argument("--samples", type=int, default=39)
-    parser.add_argument("--sampler", nargs="+", default=["ddim:20"], help="NAME:STEPS of ddim, ddpm, dpm")
+    parser.add_argument("--sampler", nargs="+", default=["ddim:20"], help="NAME:STEPS of ddim, ddpm, dpm, heun")
     parser.add_argument("--field-seed", type=int, default=DEVELOPMENT_SEED)
     return parser.parse_args()
 
