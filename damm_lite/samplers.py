@@ -15,38 +15,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from damm_lite.grids import log_snr_grid, path_grid, timestep_grid
 from damm_lite.schedules import NoiseSchedule, Steps
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Generators = Sequence[torch.Generator] | None
 NO_NOISE = -1  # the step after t = 0
-
-
-def timestep_grid(schedule: NoiseSchedule, num_steps: int) -> list[int]:
-    """Steps from T - 1 down to 0, `num_steps` of them, evenly spread and
-    truncated to integers.
-    """
-    last = len(schedule) - 1
-    if not 1 <= num_steps <= last + 1:
-        raise ValueError(f"num_steps: expected 1..{last + 1}, got {num_steps}")
-    # One step alone is the one from pure noise.
-    grid = torch.linspace(0, last, num_steps, dtype=torch.float64) if num_steps > 1 else torch.tensor([last])
-    return grid.long().flip(0).tolist()
-
-
-def log_snr_grid(schedule: NoiseSchedule, num_steps: int) -> list[int]:
-    """Steps from T - 1 down to 0, evenly spread on the scale lambda =
-    log(signal / noise).
-
-    Rounding to whole steps can make some coincide: at most `num_steps` are
-    returned.
-    """
-    timestep_grid(schedule, num_steps)  # checks num_steps
-    a = schedule.alphas_cumprod.double()
-    lambda_ = torch.log(a / (1 - a)) / 2
-    wanted = torch.linspace(lambda_[-1].item(), lambda_[0].item(), num_steps, dtype=torch.float64)
-    nearest = (lambda_[None] - wanted[:, None]).abs().argmin(dim=1)  # (num_steps,)
-    return sorted(set(nearest.tolist()), reverse=True)
 
 
 def ddpm_sampler(
@@ -163,7 +137,7 @@ def heun_sampler(
     probability flow is dx / d tau = (x - x0) / tau. Euler's method on it is
     `ddim_sampler`; here the slope is the mean of those at both ends.
     """
-    xt, grid = noise, timestep_grid(schedule, (num_steps + 2) // 2)
+    xt, grid = noise, path_grid(schedule, (num_steps + 2) // 2)
     for t, t_next in pairwise([*grid, NO_NOISE]):
         x0 = denoiser(xt, _for_each(t, xt))
         if callback:

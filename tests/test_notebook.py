@@ -2,7 +2,7 @@
 
 import pytest
 
-from damm_lite.samplers import timestep_grid
+from damm_lite.grids import timestep_grid
 from damm_lite.teaching import notebook
 from damm_lite.teaching.notebook import check_parameters, load_results, self_check, show_source
 

@@ -6,15 +6,14 @@ import diffusers
 import pytest
 import torch
 
+from damm_lite.grids import log_snr_grid, timestep_grid
 from damm_lite.samplers import (
     ddim_sampler,
     ddim_step,
     ddpm_sampler,
     dpm_sampler,
     heun_sampler,
-    log_snr_grid,
     posterior,
-    timestep_grid,
 )
 from damm_lite.schedules import cosine_schedule, scaled_linear_schedule, straight_schedule
 from helpers import relative_error
