@@ -60,28 +60,31 @@ def spread_ratio(samples: Tensor, draws: Tensor, region: Tensor | None = None) -
     return float((found / true).sqrt())
 
 
-def spread_by_frequency(samples: Tensor, draws: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """(ratio of spreads, share of the true variance), (n - 1,) each, in the
-    bands of spatial frequency between the n `edges`, in cycles per pixel.
+def variance_by_frequency(samples: Tensor, edges: Tensor) -> Tensor:
+    """How much of the samples' variance lies in the bands of spatial frequency
+    between the n `edges`, in cycles per pixel, from 0 up; (n - 1,).
 
-    What spreads in a band are the deviations from the mean of the samples, or
-    of the `draws` (D, B, C, H, W) from the true distribution.
+    What varies are the deviations from the mean of the samples. The whole of
+    it is the sum over pixels of the variance, averaged over the patches.
     """
-    _check(samples, draws[0], fewest=2)
+    _check(samples, samples[0], fewest=2)
     rows, columns = (torch.fft.fftfreq(n, device=samples.device) for n in samples.shape[-2:])
     radius = torch.hypot(rows[:, None], columns[None])  # (H, W)
     band = torch.bucketize(radius, edges.to(radius), right=True) - 1
-    found, true = (_power(x, band, len(edges) - 1) for x in (samples, draws))
-    return (found / true).sqrt(), true / true.sum()
-
-
-def _power(samples, band, bands):
-    """The variance in each band, (bands,), without the bias of few samples."""
     deviations = samples - samples.mean(dim=0)
     power = torch.fft.fft2(deviations, norm="ortho").abs().square().double()
-    power = power.sum(dim=0).mean(dim=(0, 1)) / (len(samples) - 1)  # (H, W)
-    inside = (band >= 0) & (band < bands)
-    return torch.zeros(bands, dtype=torch.double, device=power.device).index_add(0, band[inside], power[inside])
+    power = power.sum(dim=(0, 2)).mean(dim=0) / (len(samples) - 1)  # (H, W)
+    inside, bands = (band >= 0) & (band < len(edges) - 1), torch.zeros(len(edges) - 1, dtype=torch.double)
+    return bands.to(power.device).index_add(0, band[inside], power[inside])
+
+
+def spread_by_frequency(samples: Tensor, draws: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """(ratio of spreads, share of the true variance), (n - 1,) each: the
+    samples beside `draws` (D, B, C, H, W) from the true distribution, in the
+    bands of `variance_by_frequency`.
+    """
+    found, true = variance_by_frequency(samples, edges), variance_by_frequency(draws, edges)
+    return (found / true).sqrt(), true / true.sum()
 
 
 def _chosen(x, region):

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torchmetrics.functional.regression.crps import _crps_update
 
-from damm_lite.distributions import coverage, crps, rank_histogram, spread_by_frequency, spread_ratio
+from damm_lite.distributions import (
+    coverage,
+    crps,
+    rank_histogram,
+    spread_by_frequency,
+    spread_ratio,
+    variance_by_frequency,
+)
 
 
 def gaussian(count, shape=(2, 1, 16, 16), mean=0.0, std=0.1, seed=0):
@@ -90,6 +97,12 @@ def test_spread_by_frequency_finds_where_a_blur_has_taken_it():
     smooth = torch.nn.functional.avg_pool2d(draws.flatten(0, 1), 3, 1, 1).unflatten(0, (200, 1))
     ratio, _ = spread_by_frequency(smooth, draws, edges)
     assert ratio[0] > 0.7 > 2 * ratio[2]
+
+
+def test_the_bands_add_up_to_the_variance_of_all_pixels():
+    samples = gaussian(50, (3, 2, 12, 20))
+    bands = variance_by_frequency(samples, torch.tensor([0.0, 0.05, 0.2, 0.75]))
+    assert bands.sum().item() == pytest.approx(samples.var(dim=0).sum(dim=(1, 2, 3)).mean().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("score", [crps, coverage, rank_histogram])

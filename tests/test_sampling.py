@@ -36,6 +36,10 @@ def test_true_draws_meet_every_bound():
     assert found["spread ratio"] == pytest.approx(1, abs=0.1)
     assert found["CRPS ratio"] == pytest.approx(1, abs=0.03)
     assert found["coverage"] == pytest.approx(23 / 25, abs=0.02)
+    bands = found[[name for name in found.index if "band" in name]]
+    assert len(bands) >= 3 and bands.between(0.8, 1.25).all()
+    intervals = sampling.with_intervals(table, resamples=50)
+    assert (intervals.low <= intervals.value).all() and (intervals.value <= intervals.high).all()
     assert abs(found["slope"]) < 0.1 and abs(found["curvature"]) < 0.1
 
 

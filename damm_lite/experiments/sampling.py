@@ -26,7 +26,7 @@ from damm_lite import prediction_types, samplers
 from damm_lite.atomic import atomic_write
 from damm_lite.checkpoint import load_checkpoint
 from damm_lite.data import to_tensor
-from damm_lite.distributions import coverage, crps, rank_histogram
+from damm_lite.distributions import coverage, crps, rank_histogram, variance_by_frequency
 from damm_lite.losses import squared_error
 from damm_lite.metrics import psnr, ssim
 from damm_lite.predict import predict_unet
@@ -38,6 +38,7 @@ from damm_lite.tumours.synthetic import SyntheticTumours
 from damm_lite.unet import RegressionUNet, UNet, UNetConfig
 
 DEVELOPMENT_SEED = 4_000_001
+EDGES = [0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 0.75]  # of bands of spatial frequency, cycles a pixel
 OPEN = 0.05  # pixels whose true spread exceeds this are open: the vessels do not settle them
 TYPES = {
     "noise": prediction_types.PredictsNoise,
@@ -77,6 +78,8 @@ def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
         "crps_exact": float(_half_spread(draws)[region].mean()),
         "variance": float(samples.var(dim=0)[region].sum()),
         "variance_exact": float(draws.var(dim=0)[region].sum()),
+        **_bands("band", samples),
+        **_bands("exact_band", draws),
         "coverage": float(np.mean([coverage(samples, y, region) for y in truths])),
         "slope": float(slope),
         "curvature": float(curvature),
@@ -84,6 +87,11 @@ def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
         "psnr_mean": float(torch.cat([psnr(mean, y) for y in truths]).mean()),
         "ssim_sample": float(torch.cat([ssim(samples[0], y) for y in truths]).mean()),
     }
+
+
+def _bands(name, samples):
+    variances = variance_by_frequency(samples, torch.tensor(EDGES)).tolist()
+    return {f"{name}_{i}": variance for i, variance in enumerate(variances)}
 
 
 def _half_spread(draws):
@@ -107,13 +115,25 @@ def measure_fields(
 
 
 def summarise_fields(table: pd.DataFrame) -> pd.Series:
-    """What the bounds are about: ratios of spreads and of CRPS, pooled over fields, and means of the rest."""
-    sums = table[["variance", "variance_exact", "crps", "crps_exact"]].sum()
-    ratios = {
-        "spread ratio": (sums.variance / sums.variance_exact) ** 0.5,
-        "CRPS ratio": sums.crps / sums.crps_exact,
-    }
-    return pd.concat([pd.Series(ratios), table[["coverage", "slope", "curvature", "ssim_mean", "psnr_mean"]].mean()])
+    """What the bounds are about: ratios of spreads (also by band, of those with 1 % of the variance) and of CRPS,
+    pooled over fields, and means of the rest.
+    """
+    sums = table.sum(numeric_only=True)
+    found = {"spread ratio": (sums.variance / sums.variance_exact) ** 0.5, "CRPS ratio": sums.crps / sums.crps_exact}
+    exact = sums.filter(like="exact_band")
+    for i, share in enumerate(exact / exact.sum()):
+        if share >= 0.01:
+            found[f"spread ratio, band {i}"] = (sums[f"band_{i}"] / exact.iloc[i]) ** 0.5
+    means = table[["coverage", "slope", "curvature", "ssim_mean", "psnr_mean", "ssim_sample"]].mean()
+    return pd.concat([pd.Series(found), means])
+
+
+def with_intervals(table: pd.DataFrame, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
+    """The summary with its 95 % bootstrap intervals over fields: columns value, low, high."""
+    rng = np.random.default_rng(seed)
+    drawn = [summarise_fields(table.iloc[rng.integers(len(table), size=len(table))]) for _ in range(resamples)]
+    low, high = np.nanpercentile(pd.DataFrame(drawn), [2.5, 97.5], axis=0)
+    return pd.DataFrame({"value": summarise_fields(table), "low": low, "high": high})
 
 
 def train_branch(arguments: argparse.Namespace, folder: Path) -> tuple[UNet, NoiseSchedule]:
