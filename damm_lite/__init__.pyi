@@ -38,6 +38,7 @@ from .gates import HardSpatialDAMMP as HardSpatialDAMMP
 from .gates import MeanOfBranches as MeanOfBranches
 from .gates import SpatialDAMMP as SpatialDAMMP
 from .grids import timestep_grid as timestep_grid
+from .identity import identity_of as identity_of
 from .inference import for_inference as for_inference
 from .intervals import conformal_margin as conformal_margin
 from .intervals import missed as missed

@@ -16,6 +16,7 @@ from torch import nn
 from damm_lite import damm, fusion, prediction_types, schedules, unet
 from damm_lite.atomic import atomic_write
 from damm_lite.download import fetch
+from damm_lite.identity import differences
 
 MAX_NUMBERS = 2**28  # more than twice the published network's
 SCHEDULE = "schedule.alphas_cumprod"
@@ -126,23 +127,26 @@ def save_state(path: str | Path, step: tuple) -> None:
     tensors = _state(step.model, step.ema)
     for i, moments in step.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
-    description = {"step": step.step, "config": dataclasses.asdict(step.config)}
+    config = dataclasses.asdict(step.config)
+    description = {"step": step.step, "config": config, "identity": step.identity}
     _save(path, tensors, description)
 
 
 def load_state(
-    path: str | Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, config: object
+    path: str | Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, config: object, identity: dict
 ) -> int:
     """Put a state of `save_state` back, in place; returns the number of steps
     done.
 
     `optimizer` is a fresh AdamW of `model`. Nothing is unpickled. Raises
     FileNotFoundError, or ValueError naming the file where it is not such a
-    state, or of a run with another `TrainConfig` or network.
+    state, or of a run with another `TrainConfig` or `identity_of`.
     """
     with _opened(path) as file:
         try:
-            description = _description(file, {"step", "config"})
+            description = _description(file, {"step", "config", "identity"})
+            if other := differences(description["identity"], identity):
+                raise ValueError(f"it is of another run: {'; '.join(other)}")
             if description["config"] != dataclasses.asdict(config):
                 raise ValueError(f"expected a run of {config}, found one of {description['config']}")
             step = description["step"]

@@ -8,7 +8,8 @@ devices.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 from damm_lite.checkpoint import load_state
 from damm_lite.damm import DAMMOutput
 from damm_lite.data import generator_of, stack
+from damm_lite.identity import identity_of
 from damm_lite.losses import our_loss
 from damm_lite.mismatches import make_mismatches
 from damm_lite.schedules import NoiseSchedule
@@ -45,6 +47,18 @@ class TrainConfig:
     corrupted: float = 0.25  # share of each batch whose secondary image is a made mismatch
     seed: int = 0
 
+    def __post_init__(self):
+        least = {"num_steps": 1, "batch_size": 1, "warmup_steps": 0, "seed": 0}
+        for field in fields(self):
+            value, name = getattr(self, field.name), field.name
+            whole = name in least
+            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+                raise ValueError(f"{name}: expected a {'whole' if whole else 'real'} number, got {value!r}")
+            most = {"ema_decay": 1.0, "corrupted": 1.0}.get(name, math.inf)
+            if not least.get(name, 0) <= value <= most or math.isinf(value):
+                raise ValueError(f"{name}: expected a number from {least.get(name, 0)} to {most}, got {value!r}")
+            object.__setattr__(self, name, int(value) if whole else float(value))  # NumPy's, too
+
 
 class Step(NamedTuple):
     """What `train` yields after each optimiser step and average."""
@@ -55,6 +69,7 @@ class Step(NamedTuple):
     ema: nn.Module  # their running average: the model to use
     optimizer: torch.optim.Optimizer
     config: TrainConfig
+    identity: dict[str, str]  # of `identity_of`
 
     @property
     def loss(self) -> float:
@@ -106,7 +121,9 @@ def train(
         weight_decay=WEIGHT_DECAY,
         fused=True,
     )
-    done = load_state(resume, model, ema, optimizer, config) if resume else 0
+    identity, done = identity_of(model, schedule, dataset, loss), 0
+    if resume:
+        done = load_state(resume, model, ema, optimizer, config, identity)
     shared, optimizer = accelerator.prepare(model, optimizer)
     rows = slice(accelerator.process_index, None, accelerator.num_processes)
     order = StepSampler(len(dataset), config, done)
@@ -138,7 +155,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         ema.update_parameters(model)
-        yield Step(step, mean, model, ema.module, optimizer, config)
+        yield Step(step, mean, model, ema.module, optimizer, config, identity)
 
 
 def check_losses(losses: Iterable[float], first: int, seed: int) -> None:

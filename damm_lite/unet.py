@@ -1,6 +1,7 @@
 """The denoising U-Net: one branch of DAMM-Diffusion."""
 
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,9 @@ class UNetConfig:
     time_dim: int = 128
 
     def __post_init__(self):
-        object.__setattr__(self, "widths", tuple(self.widths))
+        for name in ("in_channels", "out_channels", "time_dim"):
+            object.__setattr__(self, name, operator.index(getattr(self, name)))  # NumPy's whole numbers, too
+        object.__setattr__(self, "widths", tuple(map(operator.index, self.widths)))
         if len(self.widths) != 4 or min(self.widths) < 16 or any(w % 8 for w in self.widths):
             raise ValueError(f"widths: expected four multiples of 8 from 16 up, got {self.widths}")
         if self.in_channels < self.out_channels or self.out_channels < 1:

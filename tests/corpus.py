@@ -39,6 +39,7 @@ SIDES = (20, 28)  # of a TIFF image
 VOXELS = (12, 14, 10)
 NETWORK = dl.UNetConfig(2, 1, (16, 16, 16, 16), 16)
 RUN = TrainConfig(num_steps=4, batch_size=2)
+IDENTITY = {"network": "small", "loss": "our_loss"}
 
 
 class Case(NamedTuple):
@@ -756,7 +757,7 @@ def write_state(path, rng):
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    save_state(path, Step(1, 0.5, model, ema.module, optimizer, RUN))
+    save_state(path, Step(1, 0.5, model, ema.module, optimizer, RUN, IDENTITY))
     return np.concatenate([numbers_of(model), numbers_of(ema.module)])
 
 
@@ -942,7 +943,7 @@ def _checkpoint(path):
 def _state(path):
     model = small_network(np.random.default_rng(0))
     ema, optimizer = run_parts(model)
-    load_state(path, model, ema, optimizer, RUN)
+    load_state(path, model, ema, optimizer, RUN, IDENTITY)
     return np.concatenate([numbers_of(model), numbers_of(ema.module)])
 
 

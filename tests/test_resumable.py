@@ -21,8 +21,9 @@ from damm_lite.damm import DAMMNet
 from damm_lite.fusion import Addition
 from damm_lite.losses import our_loss
 from damm_lite.predict import predict
+from damm_lite.prediction_types import PredictsImage, PredictsNoise
 from damm_lite.resumable import fit
-from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.schedules import cosine_schedule, scaled_linear_schedule
 from damm_lite.train import TrainConfig
 from damm_lite.tumours.synthetic import SyntheticTumours
 from damm_lite.unet import UNetConfig
@@ -231,3 +232,49 @@ def test_a_fusion_of_ones_own_is_trained_resumed_saved_loaded_and_used(tmp_path)
     loaded, schedule = load_checkpoint(tmp_path / "stopped" / "model.safetensors", parts=[Mine])
     predictions = [predict(x, schedule, *images, 2).x0 for x in (whole.ema, resumed.ema, complete.ema, loaded)]
     assert all(torch.equal(x0, predictions[0]) for x0 in predictions[1:])
+
+
+def stop_at_three(folder, **changes):
+    """A run that was closed at its third step; with changes, the one that would go on."""
+    torch.manual_seed(0)
+    parts = dict(
+        model=DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16), prediction=PredictsImage),
+        schedule=scaled_linear_schedule(),
+        dataset=list(SyntheticTumours(6, 16, seed=0)),
+        config=TrainConfig(6, 2),
+        loss=our_loss,
+    )
+    run = fit(**(parts | changes), folder=folder, save_seconds=0.0)
+    for progress in run:
+        if progress.step == 3 and not changes:
+            break
+    run.close()
+    return progress
+
+
+OTHERS = {
+    "prediction type": lambda: dict(model=DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16), prediction=PredictsNoise)),
+    "schedule": lambda: dict(schedule=cosine_schedule()),
+    "loss": lambda: dict(loss=functools.partial(our_loss, power=0.0)),
+    "data": lambda: dict(dataset=list(SyntheticTumours(6, 16, seed=1))),
+    "network": lambda: dict(model=DAMMNet(UNetConfig(2, 1, (16, 16, 16, 16), 16), None, prediction=PredictsImage)),
+}
+
+
+@pytest.mark.parametrize("complete", [False, True])
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_run_never_goes_on_as_another(tmp_path, what, complete):
+    stop_at_three(tmp_path)
+    if complete:
+        stop_at_three(tmp_path, config=TrainConfig(6, 2))  # the same, to its end
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=rf"state.safetensors: .*it is of another run: .*{what}: .* instead of"):
+        stop_at_three(tmp_path, **OTHERS[what]())
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_other_sizes_of_patches_and_other_numbers_of_them_are_other_data(tmp_path):
+    stop_at_three(tmp_path)
+    for n, size in ((7, 16), (6, 20)):
+        with pytest.raises(ValueError, match="data: 6 items, .* instead of"):
+            stop_at_three(tmp_path, dataset=list(SyntheticTumours(n, size, seed=0)))

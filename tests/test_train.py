@@ -1,7 +1,10 @@
 """Training: repeatable to the bit, an honest average, and it learns."""
 
+import json
 import math
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 
@@ -202,3 +205,33 @@ def test_losses_that_are_read_late_name_the_right_step():
     check_losses([1.0] * READ_EVERY, 26, seed=4)
     with pytest.raises(FloatingPointError, match="inf at step 28 of seed 4"):
         check_losses([1.0, 2.0, math.inf, math.nan], 26, seed=4)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [dict(seed=np.arange(3)[1]), dict(num_steps=np.int64(3)), dict(learning_rate=np.float32(1e-3)), dict(corrupted=1)],
+)
+def test_numbers_of_numpy_become_pythons(given):
+    ((name, value),) = given.items()
+    found = getattr(TrainConfig(**given), name)
+    assert found == value and type(found) in (int, float)
+    json.dumps(asdict(TrainConfig(**given)))
+    json.dumps(asdict(UNetConfig(widths=np.array([16, 16, 24, 32]), time_dim=np.int32(32))))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (dict(learning_rate="1e-3"), "learning_rate: expected a real number, got '1e-3'"),
+        (dict(seed=None), "seed: expected a whole number, got None"),
+        (dict(seed=-1), "seed: expected a number from 0"),
+        (dict(batch_size=0), "batch_size: expected a number from 1"),
+        (dict(num_steps=2.0), "num_steps: expected a whole number, got 2.0"),
+        (dict(num_steps=True), "num_steps: expected a whole number, got True"),
+        (dict(corrupted=1.5), "corrupted: expected a number from 0 to 1"),
+        (dict(learning_rate=math.nan), "learning_rate: expected a number from 0"),
+    ],
+)
+def test_what_is_no_setting_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**given)

@@ -70,7 +70,7 @@ def test_no_page_and_no_command_runs_what_it_fetched(path):
 
 
 @pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("load", [load_checkpoint, lambda path: load_state(path, None, None, None, None)])
+@pytest.mark.parametrize("load", [load_checkpoint, lambda path: load_state(path, *[None] * 5)])
 def test_a_malicious_checkpoint_runs_nothing(load, old, tmp_path):
     path, trace = tmp_path / "net.safetensors", tmp_path / "it ran"
     torch.save({"model": Bomb(trace)}, path, _use_new_zipfile_serialization=not old)
