@@ -68,7 +68,7 @@ def predict(
     Raises ValueError for an unknown gate, as many seeds as there are no
     patches, or images that the network cannot take.
     """
-    gate, seeds = gate_of(gate), seeds_of(seed, len(primary))
+    model, gate, seeds = unwrapped(model), gate_of(gate), seeds_of(seed, len(primary))
     if num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
     conditions = _conditions(model, primary=primary, secondary=secondary)
@@ -132,6 +132,7 @@ def predict_slices(
     result is on the CPU.
     """
     gates = [gate_of(each) for each in (gate if isinstance(gate, list) else [gate] * len(primary))]
+    model = unwrapped(model)
     conditions = _conditions(model, primary=primary, secondary=secondary)
     fast, (seed,) = for_inference(model), seeds_of(seed, 1)
     found = []
@@ -164,7 +165,7 @@ def predict_unet(
     Same noise from the same seeds as `predict`, so the two can be compared
     patch by patch.
     """
-    seeds = seeds_of(seed, len(conditions))
+    model, seeds = unwrapped(model), seeds_of(seed, len(conditions))
     (conditions,) = _conditions(model, conditions=conditions)
     fast, drawn = for_inference(model), []
 
@@ -178,6 +179,11 @@ def predict_unet(
         noise = first_noise(model, conditions, generators)
         drawn.append(sampler(denoiser, schedule, noise, num_steps, generators))
     return torch.stack(drawn)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself where it is wrapped to run on several devices."""
+    return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
 
 
 def gate_of(gate: str | Gate) -> Gate:

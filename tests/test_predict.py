@@ -211,3 +211,31 @@ def test_a_volume_is_its_slices_with_the_same_noise_for_all(model, conditions):
     assert own.branch == ["uni", "multi", "uni"]
     with pytest.raises(ValueError, match="shorter"):
         predict_slices(model, SCHEDULE, *conditions, 1, gate=["uni"])
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.double, torch.Tensor.half, torch.Tensor.bfloat16])
+def test_real_numbers_of_any_type_are_taken_as_the_networks(model, conditions, change):
+    expected = predict(model, SCHEDULE, *conditions, num_steps=2, gate="uni")
+    found = predict(model, SCHEDULE, *map(change, conditions), num_steps=2, gate="uni")
+    assert found.x0.dtype == torch.float32 and (found.x0 - expected.x0).abs().mean() < 0.05
+
+
+def test_a_network_of_half_precision_predicts(conditions):
+    half = tiny(prediction=PredictsImage).bfloat16()
+    found = predict(half, SCHEDULE, *conditions, num_steps=3)
+    assert found.x0.dtype == torch.bfloat16 and found.x0.isfinite().all()
+
+
+def test_a_wrapped_network_is_the_network(model, conditions):
+    wrapped = torch.nn.DataParallel(model)
+    expected = predict(model, SCHEDULE, *conditions, num_steps=2)
+    assert torch.equal(predict(wrapped, SCHEDULE, *conditions, num_steps=2).x0, expected.x0)
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.numpy, torch.Tensor.long, lambda x: x[0]])
+def test_what_is_no_image_is_named(model, conditions, change):
+    primary, secondary = conditions
+    with pytest.raises(ValueError, match="primary: expected"):
+        predict(model, SCHEDULE, change(primary), secondary, num_steps=1)
+    with pytest.raises(ValueError, match="secondary: expected"):
+        predict(model, SCHEDULE, primary, change(secondary), num_steps=1)

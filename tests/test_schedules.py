@@ -3,6 +3,8 @@
 import diffusers
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from damm_lite.prediction_types import (
     SD_OF_DATA,
@@ -12,7 +14,7 @@ from damm_lite.prediction_types import (
     PredictsPreconditioned,
     PredictsVelocity,
 )
-from damm_lite.samplers import posterior
+from damm_lite.samplers import ddim_step, dpm_step, posterior
 from damm_lite.schedules import (
     NoiseSchedule,
     cosine_schedule,
@@ -145,3 +147,28 @@ def test_a_schedule_cannot_be_changed_or_make_no_sense():
         schedule.add_noise(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([1000]))
     with pytest.raises(ValueError, match=r"0\.\.999.*-1"):
         schedule.add_noise(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([-1]))
+
+
+class LikeMPS(TorchDispatchMode):
+    """Refuses what Apple's devices refuse, float64; the device `meta` stands in for one."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if torch.is_tensor(x) and x.device.type == "meta" and x.dtype == torch.float64:
+                raise TypeError("the MPS framework doesn't support float64")
+        return out
+
+
+@pytest.mark.parametrize("prediction", TYPES)
+def test_no_double_precision_leaves_the_processor(prediction):
+    schedule, xt, x0 = scaled_linear_schedule(), *torch.empty(2, 2, 1, 8, 8, device="meta")
+    with LikeMPS():
+        with pytest.raises(TypeError, match="float64"):
+            schedule.at(5, xt).to("meta")
+        prediction.to_x0(schedule, xt, x0, 500)
+        prediction.target(schedule, x0, xt, 500)
+        schedule.add_noise(x0, xt, 500)
+        posterior(schedule, x0, xt, 500, 400)
+        ddim_step(schedule, xt, x0, 500, 400, eta=1.0, z=xt)
+        dpm_step(schedule, xt, x0, 500, 400, (600, x0))
