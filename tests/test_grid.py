@@ -11,6 +11,7 @@ import pytest
 
 from damm_lite.experiments.ablate import ablate, combine, read_spec
 from damm_lite.experiments.factors import FACTORS, Budget, Level, Network
+from damm_lite.experiments.jobs import Job, run_jobs
 from damm_lite.fusion import Addition, QueryConfidence
 from damm_lite.gates import AlwaysMulti
 
@@ -126,6 +127,44 @@ def test_all_levels_and_the_defaults(tmp_path):
     assert len({run.file for run in runs}) == len(runs) == 9
 
 
+def test_numbers_and_marks_that_mean_what_they_say_are_taken(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text("grids: [{gamma: [0.1, 0.5]}]\nseeds: [0, 10]", encoding="utf-8-sig")
+    runs, _ = read_spec(path)
+    assert [(run.names, run.seed) for run in runs] == [("0.1", 0), ("0.5", 0), ("0.1", 10), ("0.5", 10)]
+
+
+def well(number):
+    return [pd.DataFrame({"a": [number]})]
+
+
+def fails(number):
+    raise ValueError("out of tissue")
+
+
+def test_a_job_that_fails_ends_nothing_but_itself(tmp_path):
+    jobs = [Job((f"run-{i}",), fails if i in (1, 3) else well, (i,)) for i in range(5)]
+    with pytest.raises(RuntimeError, match="2 of 5 runs failed, the others are done:") as caught:
+        run_jobs(jobs, tmp_path)
+    assert "run-1: ValueError: out of tissue" in str(caught.value) and "run-3: " in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0.csv", "run-2.csv", "run-4.csv"]
+
+
+def kills(number):
+    os._exit(1)
+
+
+@pytest.mark.parametrize("bad, said", [(fails, "run-1: ValueError: out of tissue"), (kills, "run-1: KilledWorker")])
+def test_on_a_cluster_too_and_a_job_that_kills_its_workers_is_given_up(tmp_path, bad, said):
+    distributed = pytest.importorskip("distributed")
+    jobs = [Job((f"run-{i}",), bad if i == 1 else well, (i,)) for i in range(3)]
+    one_worker = dict(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    with distributed.LocalCluster(**one_worker) as cluster, pytest.raises(RuntimeError, match=said):
+        run_jobs(jobs, tmp_path, cluster.scheduler_address)
+    done = {path.stem for path in tmp_path.iterdir()}
+    assert "run-1" not in done and (bad is kills or done == {"run-0", "run-2"})
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -135,6 +174,12 @@ def test_all_levels_and_the_defaults(tmp_path):
         ("grid: [{fusion: all}]", "spec.yaml: expected grids"),
         ("grids: [{gate: all, regime: all}]", "spec.yaml: two factors that both set 'gate'"),
         ("grids: [{", "spec.yaml: "),
+        ("grids: [{fusion: [MMFM], fusion: [addition]}]", "spec.yaml: 'fusion' stands twice, in line 1"),
+        ("grids: [{fusion: all}]\nbudget: {steps: 4, steps: 400}", "spec.yaml: 'steps' stands twice, in line 2"),
+        ("grids: [{fusion: all}]\ngrids: [{head: all}]", "spec.yaml: 'grids' stands twice"),
+        ("grids: [{fusion: all}]\nseeds: [010]", "spec.yaml: 010: expected a number as people write it, in line 2"),
+        ("grids: [{fusion: all}]\nseeds: [1:30]", "spec.yaml: 1:30: expected a number"),
+        ("grids: [{fusion: all}]\nbudget: {steps: 1e3}", "spec.yaml: steps: expected whole numbers"),
     ],
 )
 def test_a_wrong_specification_is_refused_before_any_work(tmp_path, text, message):

@@ -186,7 +186,7 @@ def main() -> None:
     try:
         runs, budget = read_spec(arguments.spec)
         table = run_grid(runs, budget, arguments.out, arguments.scheduler)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         parser.error(str(error))
 
     from damm_lite.teaching.plotting import show_ablation

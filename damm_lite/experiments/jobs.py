@@ -3,6 +3,7 @@ machine or on a Dask cluster.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,29 +28,39 @@ def run_jobs(jobs: list[Job], folder: Path, scheduler: str | None = None) -> Non
 
     `scheduler` is the address of a Dask scheduler, e.g. "tcp://node:8786",
     whose workers have this package; a job whose worker dies is given to
-    another. Without one the jobs run here, one after the other. Raises OSError
-    where no scheduler answers.
+    another, and given up where it kills several. Without one the jobs run
+    here, one after the other. A job that fails ends nothing but itself: at the
+    end RuntimeError names all that did, and why. Raises OSError where no
+    scheduler answers.
     """
+    failed = {}
     with tqdm(desc="runs", total=sum(len(job.names) for job in jobs)) as bar:
-        for job, tables in _on_cluster(jobs, scheduler) if scheduler else _here(jobs):
-            for name, table in zip(job.names, tables, strict=True):
-                with atomic_write(folder / f"{name}.csv") as whole:
-                    table.to_csv(whole, index=False)
-                bar.update()
+        for job, result in _on_cluster(jobs, scheduler) if scheduler else _here(jobs):
+            try:
+                for name, table in zip(job.names, result(), strict=True):
+                    with atomic_write(folder / f"{name}.csv") as whole:
+                        table.to_csv(whole, index=False)
+            except Exception as error:  # whatever a job may raise
+                failed |= dict.fromkeys(job.names, error)
+            bar.update(len(job.names))
+    if failed:
+        reasons = "\n".join(f"  {name}: {type(error).__name__}: {error}" for name, error in failed.items())
+        raise RuntimeError(f"{len(failed)} of {bar.total} runs failed, the others are done:\n{reasons}")
 
 
 def _here(jobs):
+    """Each job, and a function that returns its tables or raises what it raised."""
     for job in jobs:
-        yield job, job.function(*job.arguments)
+        yield job, partial(job.function, *job.arguments)
 
 
 def _on_cluster(jobs, scheduler):
-    """(job, tables) as they come in. Only the scheduler knows which worker did
-    what, and does it again if need be.
+    """The same as they come in. Only the scheduler knows which worker did what,
+    and does it again if need be.
     """
     from distributed import Client, as_completed
 
     with Client(scheduler) as client:
         futures = {client.submit(job.function, *job.arguments, pure=False): job for job in jobs}
-        for future, tables in as_completed(futures, with_results=True):
-            yield futures[future], tables
+        for future in as_completed(futures):
+            yield futures[future], future.result

@@ -2,12 +2,14 @@
 alias that fills memory, no code.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 MAX_BYTES, MAX_DEPTH = 2**16, 20
+PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 # What reading a faulty file raises: its caller catches these and names the
 # file.
 FAULTS = (yaml.YAMLError, TypeError, ValueError, RecursionError)
@@ -22,11 +24,12 @@ def read_yaml(path: str | Path, needed: Sequence[str], optional: Sequence[str] =
     """
     if (size := Path(path).stat().st_size) > MAX_BYTES:
         raise ValueError(f"expected at most {MAX_BYTES} bytes, got {size}")
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding="utf-8-sig")
     _check_shape(text)
     mapping = yaml.safe_load(text)
     if not isinstance(mapping, dict) or not set(needed) <= mapping.keys() <= {*needed, *optional}:
         raise ValueError(f"expected {', '.join(needed)}, and perhaps {' and '.join(optional)}")
+    _check_values(yaml.compose(text, yaml.SafeLoader))
     return mapping
 
 
@@ -39,6 +42,23 @@ def _check_shape(text):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
             raise ValueError(f"expected at most {MAX_DEPTH} levels and no aliases (*name), got more")
+
+
+def _check_values(node):
+    """Refuse what YAML reads otherwise than people do: a key that stands twice,
+    of which only the last would count, 010 (which is 8), 1:30 (which is 90).
+    """
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"{twice[0]!r} stands twice, in line {node.start_mark.line + 1} or below")
+        for _, value in node.value:
+            _check_values(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_values(value)
+    elif node.tag.endswith((":int", ":float")) and not PLAIN_NUMBER.fullmatch(node.value):
+        raise ValueError(f"{node.value}: expected a number as people write it, in line {node.start_mark.line + 1}")
 
 
 def several(name: str, values: list) -> list:
