@@ -123,7 +123,7 @@ class PredictsPreconditioned(PredictionType):
 
     @classmethod
     def error_weight(cls, signal: Tensor, noise: Tensor) -> Tensor:
-        """The scale of the output: an error of it, so multiplied, is one of x0."""
+        """The scale of the output, which makes its errors those of x0."""
         return cls.coefficients(signal, noise)[1]
 
 

@@ -141,7 +141,8 @@ def train(
             group["lr"] = _learning_rate(step, config)
         conditions = [batch[name] for name in model.conditions]
         output = shared(batch["xt"], batch["t"], *conditions)
-        output, target = weighted(output, batch["output_target"], batch["error_weight"])
+        target, weight = batch["output_target"], batch["error_weight"]
+        output, target = weighted(output, target, weight)
         value = loss(output, target, batch.get("trusted"))
         accelerator.backward(value)
         mean = accelerator.reduce(value.detach(), "mean")

@@ -177,7 +177,8 @@ def local_crowding(nuclei: np.ndarray, physics: Physics) -> np.ndarray:
     """rho (H, W) in [0, 1]: twice the share of nuclei around each pixel, at
     most 1 (tight packing).
     """
-    return np.minimum(2 * gaussian_filter(nuclei, physics.crowding_radius / physics.pixel), 1)
+    radius = physics.crowding_radius / physics.pixel
+    return np.minimum(2 * gaussian_filter(nuclei, radius), 1)
 
 
 def solve_steady_state(diffusivity: np.ndarray, removal: np.ndarray, exchange: np.ndarray, pixel: float) -> np.ndarray:
