@@ -93,11 +93,11 @@ from .train import TrainConfig as TrainConfig
 from .train import prepare as prepare
 from .train import train as train
 from .tumours.fluorescence import FluorescenceDataset as FluorescenceDataset
-from .tumours.fluorescence import read_tiff as read_tiff
 from .tumours.simulate import simulate_nanoparticles as simulate_nanoparticles
 from .tumours.simulate import simulate_nuclei as simulate_nuclei
 from .tumours.simulate import simulate_vessels as simulate_vessels
 from .tumours.synthetic import SyntheticTumours as SyntheticTumours
+from .tumours.tiff import read_tiff as read_tiff
 from .unet import RegressionUNet as RegressionUNet
 from .unet import UNet as UNet
 from .unet import UNetConfig as UNetConfig

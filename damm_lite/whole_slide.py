@@ -25,7 +25,7 @@ from damm_lite.data import check_side, generator_of
 from damm_lite.inference import for_inference
 from damm_lite.predict import Gate, draw_sample, gate_of
 from damm_lite.schedules import NoiseSchedule
-from damm_lite.tumours.fluorescence import unit_range
+from damm_lite.tumours.tiff import unit_range
 
 
 @dataclass(frozen=True)

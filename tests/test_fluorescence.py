@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
-from damm_lite.tumours.fluorescence import (
-    FluorescenceDataset,
-    find_channel,
-    first_channel,
-    read_at_scale,
-    read_stain,
-    read_tiff,
-    stretch,
-)
+from damm_lite.tumours.fluorescence import FluorescenceDataset, find_channel, first_channel, stretch
+from damm_lite.tumours.tiff import read_at_scale, read_stain, read_tiff
 
 
 @pytest.fixture
@@ -194,3 +188,79 @@ def test_the_real_field(shared):
     )
     assert len(data) == 16 and data[15]["secondary"].shape == (2, 256, 256)
     assert all(item[key].abs().max() <= 1 for item in data for key in ("target", "primary", "secondary"))
+
+
+# What the standard says of each orientation: where the first stored row lies, and where the first stored column.
+SIDES = {
+    1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+    5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", SIDES)
+def test_an_image_is_turned_upright_as_its_tag_says(tmp_path, image, value):
+    stored = (image * 255).astype(np.uint8)
+    found = read_tiff(write(tmp_path / "a.tif", stored, extratags=[(274, "H", 1, value, True)]))
+    edges = {"top": found[0], "bottom": found[-1], "left": found[:, 0], "right": found[:, -1]}
+    row, column = SIDES[value]
+    for side, line, other in ((row, stored[0], column), (column, stored[:, 0], row)):
+        first = 0 if other in ("top", "left") else -1  # where this line begins
+        shown = edges[side] if first == 0 else edges[side][::-1]
+        np.testing.assert_allclose(shown, line / 255, atol=1e-6)
+    if value <= 4:
+        np.testing.assert_allclose(found, np.asarray(Image.open(tmp_path / "a.tif")) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, 9])
+def test_no_orientation_at_all_is_refused(tmp_path, image, value):
+    path = write(tmp_path / "a.tif", (image * 255).astype(np.uint8), extratags=[(274, "H", 1, value, True)])
+    with pytest.raises(ValueError, match=r"a.tif: .*expected one orientation from 1 to 8"):
+        read_tiff(path)
+
+
+def test_where_white_is_zero_the_image_is_inverted(tmp_path, image):
+    mask = image > 0.5
+    Image.fromarray(mask).save(tmp_path / "mask.tif", tiffinfo={262: 0})
+    with tifffile.TiffFile(tmp_path / "mask.tif") as tiff:
+        assert tiff.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    assert np.array_equal(read_stain(tmp_path / "mask.tif"), np.asarray(Image.open(tmp_path / "mask.tif")))
+    for dtype in (np.uint8, np.uint16):
+        grey = (image * np.iinfo(dtype).max).astype(dtype)
+        path = write(tmp_path / "grey.tif", np.iinfo(dtype).max - grey, photometric="miniswhite")
+        np.testing.assert_allclose(read_stain(path), grey / np.iinfo(dtype).max, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "uint64"])
+@pytest.mark.parametrize("top", [1, 300, 60_000])
+def test_counts_in_wide_integers_are_refused(tmp_path, image, dtype, top):
+    path = write(tmp_path / "a.tif", np.rint(image * top).astype(dtype))
+    with pytest.raises(ValueError, match=rf"a.tif: expected values that use the range of {dtype}.* got at most \d+"):
+        read_tiff(path)
+
+
+def test_slices_that_happen_to_be_equal_are_no_colours(tmp_path, image):
+    grey = (image * 255).astype(np.uint8)
+    stack = np.stack([grey] * 3 + [255 - grey])
+    path = write(tmp_path / "z.tif", stack, photometric="minisblack", imagej=True, metadata={"axes": "ZYX"})
+    with pytest.raises(ValueError, match="z.tif: expected one grey channel, got 4 different ones"):
+        read_stain(path)
+    colours = write(tmp_path / "rgb.tif", np.stack([grey] * 3, axis=-1), photometric="rgb")
+    np.testing.assert_allclose(read_stain(colours), grey / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("CD31/a.tif", "CD31/a.tiff"), ("DAPI.tif", "DAPI.TIF"), ("DAPI.tif", "DAPI/a.tif"), ("a/DAPI.tif", "DAPI/b.tif")],
+)
+def test_two_files_that_could_be_meant_are_both_named(tmp_path, image, names):
+    for name in names:
+        write(tmp_path / name, image)
+    with pytest.raises(ValueError, match="two files for channel") as caught:
+        find_channel(tmp_path, "CD31" if "CD31" in names[0] else "DAPI")
+    assert all(str(tmp_path / name) in str(caught.value) for name in names)
+
+
+def test_hidden_files_are_passed_over(tmp_path, image):
+    for name in ("DAPI/a.tif", "DAPI/._a.tif", ".trash/DAPI.tif", "DAPI/.a.tiff"):
+        write(tmp_path / name, image)
+    assert find_channel(tmp_path, "DAPI") == {"a": tmp_path / "DAPI" / "a.tif"}

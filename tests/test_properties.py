@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from damm_lite import gates, metrics, prediction_types, schedules
 from damm_lite.brains import volumes
-from damm_lite.tumours import fluorescence
+from damm_lite.tumours import tiff
 from helpers import inputs, tiny
 
 FEW = settings(max_examples=25, deadline=None)
@@ -62,7 +62,7 @@ def test_intensities_come_back(seed, low, width):
 def test_integers_become_unit_values_and_back(seed, dtype):
     top = np.iinfo(dtype).max
     pixels = np.random.default_rng(seed).integers(0, top, (5, 6), dtype=dtype, endpoint=True)
-    image = fluorescence.unit_range("x", pixels)
+    image = tiff.unit_range("x", pixels)
     assert image.dtype == np.float32 and image.min() >= 0 and image.max() <= 1
     np.testing.assert_allclose(image * np.float64(top), pixels, rtol=1e-6, atol=1e-6)
 

@@ -1,9 +1,6 @@
 from .fluorescence import FluorescenceDataset as FluorescenceDataset
 from .fluorescence import find_channel as find_channel
 from .fluorescence import first_channel as first_channel
-from .fluorescence import read_at_scale as read_at_scale
-from .fluorescence import read_stain as read_stain
-from .fluorescence import read_tiff as read_tiff
 from .fluorescence import stretch as stretch
 from .simulate import Physics as Physics
 from .simulate import distance_to_vessels as distance_to_vessels
@@ -21,3 +18,6 @@ from .synthetic import necrosis_pair as necrosis_pair
 from .synthetic import random_region as random_region
 from .synthetic import section_pair as section_pair
 from .synthetic import shift_pair as shift_pair
+from .tiff import read_at_scale as read_at_scale
+from .tiff import read_stain as read_stain
+from .tiff import read_tiff as read_tiff
