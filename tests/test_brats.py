@@ -284,6 +284,62 @@ def test_follow_up_scans_are_one_patient():
         assert patient_of(case) == case
 
 
+@pytest.mark.parametrize(
+    "first, later",
+    [
+        ("UPENN-GBM-00001_11", "UPENN-GBM-00001_21"),
+        ("UCSF-PDGM-0541", "UCSF-PDGM-0541_FU016d"),
+        ("TCGA-02-0006_1996.08.23", "TCGA-02-0006_1997.01.02"),
+        ("sub-007_ses-01", "sub-007_ses-02"),
+        ("Patient-042_week-000-1", "Patient-042_week-044"),
+        ("BraTS-GLI-00003-000", "BraTS-GLI-00003-1001"),
+        ("BraTS-MET-00003-000", "BraTS-MET-00003-001"),
+    ],
+)
+def test_follow_up_scans_of_other_collections_too(first, later):
+    assert patient_of(first) == patient_of(later) != patient_of(first.replace("0", "9"))
+    cases = [name.replace("0", digit) for digit in "0123456" for name in (first, later)]
+    fit, held = ({patient_of(case) for case in part} for part in hold_out(cases, 0.4))
+    assert not fit & held and len(fit | held) == 7
+
+
+def test_patients_may_be_told_by_a_table():
+    table = {f"scan {i}": f"patient {i // 3}" for i in range(12)}
+    fit, held = hold_out(table, 0.25, patient_of=table.get)
+    assert len(held) == 3 and not {table[case] for case in fit} & {table[case] for case in held}
+
+
+def rewritten(path, change, dtype=np.float32):
+    """The volume in this file changed; saved anew."""
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(change(image.get_fdata()).astype(dtype), image.affine), path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: (x - 100) / 50, lambda x: x + np.random.default_rng(0).normal(0, 1e-6, x.shape)],
+    ids=["z-scored", "noise"],
+)
+def test_a_background_that_is_not_zero_is_named(tmp_path, change):
+    write_case(tmp_path, "a")
+    (path,) = tmp_path.rglob("*flair*")
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=r"case a: .*flair.*expected 0 around the brain, got values such as"):
+        open_folder(tmp_path)[0]
+
+
+def test_labels_are_whole_numbers(tmp_path):
+    write_case(tmp_path, "a")
+    (path,) = tmp_path.rglob("*seg*")
+    expected = torch.stack([item["lesion"] for item in open_folder(tmp_path)])
+    assert expected.any()
+    rewritten(path, lambda x: x + 1e-6)
+    assert torch.equal(torch.stack([item["lesion"] for item in open_folder(tmp_path)]), expected)
+    rewritten(path, lambda x: (x + np.roll(x, 1, 0)) / 3)
+    with pytest.raises(ValueError, match=r"case a: .*seg.*expected labels that are whole numbers, got"):
+        open_folder(tmp_path)[0]
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), unique=True, min_size=1, max_size=60),
     st.integers(0, 5),

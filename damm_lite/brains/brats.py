@@ -100,10 +100,12 @@ def read_case(
     check_case(case, files, contrasts)
     try:
         read = [read_nifti(files[contrast]) for contrast in contrasts]
+        for contrast, (volume, _) in zip(contrasts, read, strict=True):
+            check_background(files[contrast], volume)
         volumes = [to_slices(volume) for volume, _ in read]
         brain = np.logical_or.reduce([volume != 0 for volume in volumes])
         scales = [_scale(files[contrast], volume, brain) for contrast, volume in zip(contrasts, volumes, strict=True)]
-        segmentation = to_slices(read_nifti(files["seg"])[0]) if "seg" in files else None
+        segmentation = to_slices(read_labels(files["seg"])) if "seg" in files else None
     except ValueError as error:
         raise ValueError(f"case {case}: {error}") from error
     zooms = tuple(nib.affines.voxel_sizes(nib.as_closest_canonical(read[0][1]).affine).tolist())
@@ -128,6 +130,31 @@ def read_case(
         scales,
         files[contrasts[0]],
     )
+
+
+def check_background(path: Path, volume: np.ndarray) -> None:
+    """Raise ValueError, naming the file, where what surrounds the brain is not 0: on the outer faces of the volume
+    (X, Y, Z) more voxels are something else than 0. Brain is what is not 0, so all of it would be taken for brain.
+    """
+    faces = np.concatenate([volume[face].ravel() for face in (0, -1)] + [volume[:, [0, -1]].ravel()])
+    faces = np.concatenate([faces, volume[:, :, [0, -1]].ravel()])
+    if (faces != 0).mean() > 0.5:
+        raise ValueError(
+            f"{path}: expected 0 around the brain, got values such as {faces[faces != 0][0]:g}; "
+            "strip the skull, or set the background to 0"
+        )
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """A segmentation (X, Y, Z) as whole numbers, up to a rounding of 0.001; ValueError, naming the file, for others,
+    as where it was resampled by interpolation.
+    """
+    labels, _ = read_nifti(path)
+    whole = np.rint(labels)
+    if np.abs(labels - whole).max() > 1e-3 + 1e-6:
+        between = labels.flat[np.abs(labels - whole).argmax()]
+        raise ValueError(f"{path}: expected labels that are whole numbers, got {between:g}; resample the nearest one")
+    return whole
 
 
 def _scale(path: Path, volume: np.ndarray, brain: np.ndarray) -> IntensityScale:

@@ -7,7 +7,7 @@ and `-seg` (since 2023), skull-stripped: 0 outside the brain.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -84,22 +84,40 @@ def check_contrasts(target: str, primary: str, secondary: str | list[str]) -> li
     return contrasts
 
 
+# What follows the patient in the names of collections with several scans of one.
+SCAN = re.compile(
+    r"(?<=BraTS-...-\d{5})-\d{3,4}$"  # BraTS since 2023: the number of the scan
+    r"|(?<=UPENN-GBM-\d{5})_\d\d$"  # 11 before an operation, 21 after it
+    r"|(?<=UCSF-PDGM-\d{4})_FU\w*$"  # a follow-up
+    r"|(?<=TCGA-..-....)_\d{4}\.\d\d\.\d\d$"  # a date
+    r"|_ses-\w+$"  # BIDS: a session
+    r"|_week-\d+(-\d+)?$"  # LUMIERE
+    r"|(?<=-\d{5})-\d{3}$"  # other names as those of BraTS
+)
+
+
 def patient_of(case: str) -> str:
-    """The patient of a case. Names since 2023 end with the number of the scan;
-    older ones count as a patient each.
+    """The patient of a case, by the naming of BraTS, UPENN-GBM, UCSF-PDGM, TCGA,
+    BIDS and LUMIERE; any other name counts as a patient of its own.
 
-    >>> patient_of("BraTS-GLI-00001-001"), patient_of("BraTS2021_00001")
-    ('BraTS-GLI-00001', 'BraTS2021_00001')
+    >>> patient_of("BraTS-GLI-00001-001"), patient_of("sub-07_ses-02")
+    ('BraTS-GLI-00001', 'sub-07')
     """
-    return re.sub(r"(-\d+)-\d{3}$", r"\1", case)
+    return SCAN.sub("", case)
 
 
-def split_patients(cases: Iterable[str], fractions: tuple[float, ...] = (0.8, 0.2), seed: int = 0) -> list[list[str]]:
+def split_patients(
+    cases: Iterable[str],
+    fractions: tuple[float, ...] = (0.8, 0.2),
+    seed: int = 0,
+    patient_of: Callable[[str], str] = patient_of,
+) -> list[list[str]]:
     """Split case names at random into lists of about these `fractions` of the
     patients.
 
     All scans of a patient go to the same list. The result depends on the names
-    and the seed alone, not on their order. Raises ValueError where the
+    and the seed alone, not on their order. `patient_of` tells a case's
+    patient: a function, or a table's `table.get`. Raises ValueError where the
     fractions do not add up to 1.
     """
     cases = set(cases)
@@ -112,9 +130,11 @@ def split_patients(cases: Iterable[str], fractions: tuple[float, ...] = (0.8, 0.
     return [sorted(case for case in cases if part_of[patient_of(case)] == p) for p in range(len(fractions))]
 
 
-def hold_out(cases: Iterable[str], share: float = 0.2, seed: int = 0) -> list[list[str]]:
+def hold_out(
+    cases: Iterable[str], share: float = 0.2, seed: int = 0, patient_of: Callable[[str], str] = patient_of
+) -> list[list[str]]:
     """[cases to train on, cases held out]: about `share` of the patients, at
-    least one, are held out.
+    least one, are held out. `patient_of` is as in `split_patients`.
 
     Raises ValueError where there are fewer than two patients.
     """
@@ -124,7 +144,7 @@ def hold_out(cases: Iterable[str], share: float = 0.2, seed: int = 0) -> list[li
         found = ", ".join(sorted(patients)) or "none"
         raise ValueError(f"expected at least 2 patients, one to train on and one to hold out; got {found}")
     share = max(share, 1 / len(patients))
-    return split_patients(cases, (1 - share, share), seed)
+    return split_patients(cases, (1 - share, share), seed, patient_of)
 
 
 def check_case(case: str, files: dict[str, Path], contrasts: list[str]) -> None:
