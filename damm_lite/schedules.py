@@ -99,7 +99,8 @@ def linear_schedule(num_train_steps: int = 1000, *, beta_start: float = 1e-4, be
 
 def straight_schedule(num_train_steps: int = 1000) -> NoiseSchedule:
     """The straight path of flow matching: at tau = (t + 1) / (T + 1), xt is (1 - tau) x0 + tau eps, scaled to the
-    variance 1 that it has for data of variance 1.
+    variance 1 that it has for data of variance 1. Of more than a few thousand steps the first would hold less noise
+    than single precision tells from none: ValueError.
     """
     tau = torch.arange(1, num_train_steps + 1, dtype=torch.float64) / (num_train_steps + 1)
     return NoiseSchedule(((1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2)).float())
