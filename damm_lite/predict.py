@@ -69,8 +69,7 @@ def predict(
     patches, or images that the network cannot take.
     """
     model, gate, seeds = unwrapped(model), gate_of(gate), seeds_of(seed, len(primary))
-    if num_samples < 1:
-        raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
+    check_number("num_samples", num_samples)
     conditions = _conditions(model, primary=primary, secondary=secondary)
     fast = for_inference(model)
     drawn = []
@@ -132,6 +131,7 @@ def predict_slices(
     result is on the CPU.
     """
     gates = [gate_of(each) for each in (gate if isinstance(gate, list) else [gate] * len(primary))]
+    check_number("num_samples", num_samples)
     model = unwrapped(model)
     conditions = _conditions(model, primary=primary, secondary=secondary)
     fast, (seed,) = for_inference(model), seeds_of(seed, 1)
@@ -165,6 +165,7 @@ def predict_unet(
     Same noise from the same seeds as `predict`, so the two can be compared
     patch by patch.
     """
+    check_number("num_samples", num_samples)
     model, seeds = unwrapped(model), seeds_of(seed, len(conditions))
     (conditions,) = _conditions(model, conditions=conditions)
     fast, drawn = for_inference(model), []
@@ -195,6 +196,12 @@ def gate_of(gate: str | Gate) -> Gate:
     if not callable(gate) or isinstance(gate, type):
         raise ValueError(f"gate: expected {', '.join(GATES)} or a gate such as DAMMP(), got {gate!r}")
     return gate
+
+
+def check_number(name: str, number: int) -> None:
+    """Raise ValueError unless there is at least one."""
+    if number < 1:
+        raise ValueError(f"{name}: expected at least 1, got {number}")
 
 
 def seeds_of(seed: int | Sequence[int], n: int) -> list[int]:

@@ -129,13 +129,13 @@ def train(
     order = StepSampler(len(dataset), config, done)
     loader = DataLoader(dataset, batch_sampler=order, collate_fn=stack)
     hidden = not (progress and accelerator.is_local_main_process)
+    prediction, corrupted = model.prediction, config.corrupted
     total = config.num_steps
     bar = tqdm(loader, "training", total, initial=done, disable=hidden)
     unread = []
     for step, batch in enumerate(bar, start=done + 1):
         generator = generator_of(config.seed, step)
-        about = model.prediction, batch, generator, config.corrupted
-        batch = prepare(schedule, *about)
+        batch = prepare(schedule, prediction, batch, generator, corrupted)
         batch = {key: x[rows].to(device) for key, x in batch.items()}
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, config)

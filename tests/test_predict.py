@@ -239,3 +239,13 @@ def test_what_is_no_image_is_named(model, conditions, change):
         predict(model, SCHEDULE, change(primary), secondary, num_steps=1)
     with pytest.raises(ValueError, match="secondary: expected"):
         predict(model, SCHEDULE, primary, change(secondary), num_steps=1)
+
+
+def test_every_way_to_predict_wants_a_sample(model, conditions):
+    unet = UNet(UNetConfig(2, 1, (16, 16, 16, 16), 16))
+    for call in (
+        lambda: predict_slices(model, SCHEDULE, *conditions, num_samples=0),
+        lambda: predict_unet(unet, SCHEDULE, conditions[0], num_samples=0),
+    ):
+        with pytest.raises(ValueError, match="num_samples: expected at least 1, got 0"):
+            call()

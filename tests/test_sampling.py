@@ -2,6 +2,7 @@
 
 import runpy
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,8 +23,6 @@ def test_exact_draws_have_one_set_of_vessels_and_are_repeatable():
     again, same = sampling.exact_draws(3, 32, 4)
     assert torch.equal(vessels, again) and torch.equal(maps, same)
     assert maps.shape == (4, 1, 32, 32) and not torch.equal(maps[0], maps[1])
-    import numpy as np
-
     rng = np.random.default_rng([sampling.DEVELOPMENT_SEED, 3])
     image = simulate_vessels(rng, 32)
     first = simulate_nanoparticles(image, simulate_nuclei(rng, image))

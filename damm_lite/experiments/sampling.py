@@ -4,12 +4,13 @@
 
 trains a U-Net on vessels alone, samples for vessel fields that it has not
 seen, and compares with maps that the simulator draws for the same vessels:
-the true conditional distribution. NAME.csv in the folder gets a row for each
-field, sampler and number of steps; NAME.safetensors the network. A run that is
-there is not done again, and an interrupted training goes on where it was.
+the true conditional distribution. The folder gets a folder for the network,
+and for each sampler and number of steps a table with a row for each field.
+What is there is not done again, and an interrupted training goes on where it
+was.
 
-Fields below DEVELOPMENT_SEED + n are for choosing a recipe; a test names
-another seed.
+The fields of DEVELOPMENT_SEED, the default, are for choosing a recipe; to test
+one, give another --field-seed.
 """
 
 import argparse
