@@ -82,7 +82,7 @@ BROKEN = "raise RuntimeError('broken on purpose')"
 MISSPELT = """
 import damm_lite as dl
 profile, sead = "fast", 7
-dl.check_parameters(globals(), profile=("fast", "full"), folders=(), names=("seed",))
+dl.check_parameters(globals(), profile=("fast", "full"), seed=int)
 """
 WITHOUT_WEIGHTS = """
 from pathlib import Path

@@ -1,5 +1,8 @@
 """Chapter parameters: every mistake stops before any work, saying what is allowed."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from damm_lite.grids import timestep_grid
@@ -7,27 +10,61 @@ from damm_lite.teaching import notebook
 from damm_lite.teaching.notebook import check_parameters, load_results, self_check, show_source
 
 
+GOOD = {"profile": "fast", "data_root": None, "seed": 7, "size": None, "pixel": None, "skip_bad": False, "out_dir": None}
+
+
 def check(namespace):
-    check_parameters(namespace, profile=("fast", "full"), folders=("data_root",), names=("seed",))
+    kinds = dict(seed=int, size=int | None, pixel=float | None, skip_bad=bool, out_dir=Path | None)
+    check_parameters(namespace, profile=("fast", "full"), folders=("data_root",), **kinds)
+    return namespace
 
 
 def test_good_parameters_pass(tmp_path):
-    good = {"profile": "fast", "data_root": None, "seed": 7, "math": object(), "_private": 1, "In": [""]}
-    check(good)
-    check(good | {"data_root": str(tmp_path)})
+    check(GOOD | {"math": object(), "_private": 1, "In": [""]})
+    check(GOOD | {"data_root": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "name, given, taken",
+    [
+        ("skip_bad", "false", False),  # what papermill makes of -p skip_bad false
+        ("skip_bad", "True", True),
+        ("skip_bad", np.bool_(False), False),
+        ("seed", 0, 0),
+        ("seed", np.int64(3), 3),
+        ("size", 64.0, 64),
+        ("pixel", 1, 1.0),
+        ("out_dir", "~/runs", Path.home() / "runs"),
+    ],
+)
+def test_parameters_are_brought_to_their_types(name, given, taken):
+    found = check(GOOD | {name: given})[name]
+    assert found == taken and type(found) is type(taken)
 
 
 @pytest.mark.parametrize(
     "change, error, message",
     [
         ({"profile": "fats"}, ValueError, "expected one of fast, full, got 'fats'"),
-        ({"sead": 7}, NameError, "unknown parameter sead; this chapter has data_root, profile, seed"),
+        ({"sead": 7}, NameError, "unknown parameter sead; this chapter has data_root, out_dir, pixel, profile, seed"),
         ({"data_root": "/nowhere/at/all"}, FileNotFoundError, "data_root: expected a folder or None.*nowhere"),
+        ({"data_root": "~/nowhere/at/all"}, FileNotFoundError, f"got {Path.home()}/nowhere"),
+        ({"skip_bad": "no"}, ValueError, "skip_bad: expected True or False, got 'no'"),
+        ({"skip_bad": 0}, ValueError, "skip_bad: expected True or False, got 0"),
+        ({"size": 0}, ValueError, "size: expected a whole number from 1 up or None, got 0"),
+        ({"size": "64"}, ValueError, "size: expected a whole number from 1 up or None, got '64'"),
+        ({"size": True}, ValueError, "size: expected a whole number"),
+        ({"seed": -1}, ValueError, "seed: expected a whole number from 0 up, got -1"),
+        ({"seed": None}, ValueError, "seed: expected a whole number from 0 up, got None"),
+        ({"seed": 1.5}, ValueError, "seed: expected a whole number"),
+        ({"pixel": 0.0}, ValueError, "pixel: expected a number above 0 or None, got 0.0"),
+        ({"pixel": float("nan")}, ValueError, "pixel: expected a number above 0"),
+        ({"out_dir": ""}, ValueError, "out_dir: expected a path or None, got ''"),
     ],
 )
 def test_bad_parameters_are_named(change, error, message):
     with pytest.raises(error, match=message):
-        check({"profile": "fast", "data_root": None, "seed": 7} | change)
+        check(GOOD | change)
 
 
 def test_source_is_shown_as_code():

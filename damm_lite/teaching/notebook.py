@@ -3,10 +3,13 @@ package's lines shown, measured tables.
 """
 
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Sequence
+from numbers import Number, Real
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import pandas as pd
 from IPython.display import Markdown
@@ -17,36 +20,67 @@ from damm_lite.download import fetch
 _OWN = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
-def check_parameters(
-    namespace: dict, *, profile: Sequence[str], folders: Sequence[str] = (), names: Sequence[str] = ()
-) -> None:
-    """Check the variables of a chapter right after its parameters cell;
-    `namespace` is `globals()`.
+def check_parameters(namespace: dict, *, profile: Sequence[str], folders: Sequence[str] = (), **kinds: Any) -> None:
+    """Check the variables of a chapter right after its parameters cell, and
+    bring them to their types; `namespace` is `globals()`.
 
     `profile` lists the allowed values of the variable `profile`, `folders` the
-    variables that hold a folder or None, `names` all others. Raises NameError
-    for a variable that is none of these (a misspelt parameter), ValueError for
-    an unknown profile, FileNotFoundError for a missing folder; each says what
-    is allowed.
+    variables that hold an existing folder or None, and `kinds` gives the type
+    of every other: bool ("false" is False, as on a command line), int (at
+    least 1, or 0 where it is called seed or step), float (above 0), str, list,
+    Path ("~" is the home folder), each also `| None`. Raises NameError for a
+    variable that is none of these (a misspelt parameter), ValueError for a
+    value that is not of its type, FileNotFoundError for a missing folder; each
+    says what is allowed.
     """
-    allowed = {"profile", *folders, *names}
+    kinds = dict.fromkeys(folders, Path | None) | kinds
     plain = {
         name
         for name, value in namespace.items()
         if not name.startswith("_")
         and name not in _OWN
-        and (value is None or isinstance(value, (str, int, float, list)))
+        and (value is None or isinstance(value, (str, Number, list, Path)))
     }
-    unknown = plain - allowed - {"REPOSITORY"}
+    unknown = plain - {"profile", "REPOSITORY", *kinds}
     if unknown:
-        raise NameError(
-            f"unknown parameter {', '.join(sorted(unknown))}; this chapter has {', '.join(sorted(allowed))}"
-        )
+        allowed = ", ".join(sorted({"profile", *kinds}))
+        raise NameError(f"unknown parameter {', '.join(sorted(unknown))}; this chapter has {allowed}")
     if namespace["profile"] not in profile:
         raise ValueError(f"profile: expected one of {', '.join(profile)}, got {namespace['profile']!r}")
+    for name, kind in kinds.items():
+        namespace[name] = _of_kind(name, namespace[name], kind)
     for name in folders:
-        if namespace[name] is not None and not Path(namespace[name]).is_dir():
-            raise FileNotFoundError(f"{name}: expected a folder or None, got {namespace[name]!r}, which is not there")
+        if namespace[name] is not None and not namespace[name].is_dir():
+            raise FileNotFoundError(f"{name}: expected a folder or None, got {namespace[name]}, which is not there")
+
+
+def _of_kind(name, value, kind):
+    """The value of a parameter as its type; ValueError where it is none."""
+    types = get_args(kind) or (kind,)
+    if value is None and NoneType in types:
+        return None
+    least = 0 if name in ("seed", "step") else 1
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if bool in types and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if int in types and number and value == int(value) >= least:
+        return int(value)
+    if float in types and number and value > 0:
+        return float(value)
+    if isinstance(value, (str, list)) and type(value) in types:
+        return value
+    if Path in types and isinstance(value, (str, Path)) and str(value):
+        return Path(value).expanduser()
+    wanted = {
+        bool: "True or False",
+        int: f"a whole number from {least} up",
+        float: "a number above 0",
+        str: "text",
+        list: "a list",
+        Path: "a path",
+        NoneType: "None",
+    }
+    raise ValueError(f"{name}: expected {' or '.join(wanted[one] for one in types)}, got {value!r}")
 
 
 def show_source(*objects: Callable) -> Markdown:
