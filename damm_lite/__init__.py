@@ -4,7 +4,7 @@ The method lies flat in this folder; read it in this order: schedules,
 prediction_types, unet, fusion, damm, gates, losses, mismatches, train, grids,
 samplers, predict, metrics, distributions, intervals; then what it needs in practice:
 inference, resumable, identity, checkpoint, official, finetune, whole_slide. Below it are
-data, atomic and download, `tumours` and `brains` (images to learn from), above
+data, names, atomic and download, `tumours` and `brains` (images to learn from), above
 it `teaching` and `experiments`; imports only ever go down. Names of the method
 are `damm_lite.NAME`, others also `damm_lite.brains.NAME` and so on;
 `__init__.pyi` lists them. They are loaded when first used, so that importing

@@ -3,6 +3,7 @@ and memory reported.
 """
 
 import contextlib
+import math
 import sys
 import tempfile
 import time
@@ -93,19 +94,18 @@ def fit(
         for file in (folder / MODEL, state, losses):
             remove_unfinished(file)
     resume = state if state.is_file() else None
-    logged = np.loadtxt(losses, ndmin=1).tolist() if resume else []
-    log, first, clock = LossLog(logged), None, Clock(config)
+    first, clock = None, Clock(config)
     arguments = model, schedule, dataset, config, loss
     with _last_good_named(state):
         for step in train(*arguments, accelerator=accelerator, resume=resume):
             if first is None:
                 first = step.step - 1
-                log = LossLog(logged[:first])
+                log = LossLog(read_losses(losses, first))
             log.unread.append(step.loss_on_device)
             last = step.step == config.num_steps
             if writes and (last or clock.since_save() > save_seconds):
                 # Nothing is saved of a run that has failed.
-                check_losses(log.all(), 1, config.seed)
+                check_losses(log.all()[first:], first + 1, config.seed)
                 if last:
                     save_result(folder / MODEL, step, schedule)
                 # The state comes last: what is beside it may then be
@@ -118,10 +118,24 @@ def fit(
             speed = clock.speed(step.step - first, step.step)
             yield Progress(step.step, log, step.ema, *speed, memory)
     if first is None:  # the run was already complete
+        log = LossLog(read_losses(losses, config.num_steps))
         ema, _ = load_checkpoint(folder / MODEL, parts=parts_of(model))
         memory = peak_memory(accelerator.device)
         ema = ema.to(accelerator.device)
         yield Progress(config.num_steps, log, ema, 0.0, 0.0, memory)
+
+
+def read_losses(path: Path, steps: int) -> list[float]:
+    """The losses of a run's first `steps` steps from its file; NaN for those
+    that are not there, which a warning says.
+    """
+    try:
+        losses = [float(line) for line in path.read_text().split()[:steps]] if steps else []
+    except (FileNotFoundError, ValueError):
+        losses = []
+    if len(losses) < steps:
+        warnings.warn(f"{path}: expected {steps} losses, found {len(losses)}; the others are NaN", stacklevel=2)
+    return losses + [math.nan] * (steps - len(losses))
 
 
 class Clock:

@@ -60,7 +60,9 @@ def test_both_generations_at_any_depth(tmp_path, names, suffix, nested):
     for case in ("BraTS-GLI-00001-000", "BraTS2021_00002"):
         write_case(tmp_path / nested / case, case, names, suffix)
     (tmp_path / "README.txt").write_text("not a case")
-    (tmp_path / "._BraTS2021_00002_t1.nii.gz").write_text("what some systems leave behind")
+    for left in ("._BraTS2021_00002_t1.nii.gz", "__MACOSX/BraTS2021_00003_t1.nii", ".trash/BraTS2021_00002_t1.nii"):
+        (tmp_path / left).parent.mkdir(exist_ok=True)
+        (tmp_path / left).write_text("what some systems leave behind")
     data = open_folder(tmp_path, secondary=["t2", "t1ce"], slices_per_case=5)
     assert data.cases == ["BraTS-GLI-00001-000", "BraTS2021_00002"] and len(data) == 10
     item = data[7]
@@ -68,6 +70,12 @@ def test_both_generations_at_any_depth(tmp_path, names, suffix, nested):
     for key in ("target", "primary", "mask", "lesion"):
         assert item[key].shape == (1, 24, 24) and item[key].dtype == torch.float32
     assert list(find_cases(tmp_path)["BraTS2021_00002"]) == sorted(OLD, key=lambda c: names[c])
+
+
+def test_a_case_is_one_however_its_accents_are_written(tmp_path):
+    for case, contrast in (("Ren\u00e9", "t1"), ("Rene\u0301", "t2"), ("Ren\u00e9", "flair")):
+        (tmp_path / f"{case}_{contrast}.nii").touch()
+    assert {case: set(files) for case, files in find_cases(tmp_path).items()} == {"Ren\u00e9": {"flair", "t1", "t2"}}
 
 
 def test_items_hold_what_the_files_do(tmp_path):

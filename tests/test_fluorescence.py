@@ -261,6 +261,15 @@ def test_two_files_that_could_be_meant_are_both_named(tmp_path, image, names):
 
 
 def test_hidden_files_are_passed_over(tmp_path, image):
-    for name in ("DAPI/a.tif", "DAPI/._a.tif", ".trash/DAPI.tif", "DAPI/.a.tiff"):
+    hidden = ("DAPI/._a.tif", ".trash/DAPI.tif", "DAPI/.a.tiff", "__MACOSX/DAPI.tif", "DAPI/~$a.tif")
+    for name in ("DAPI/a.tif", *hidden):
         write(tmp_path / name, image)
     assert find_channel(tmp_path, "DAPI") == {"a": tmp_path / "DAPI" / "a.tif"}
+
+
+def test_names_are_the_same_however_accents_are_written(tmp_path, image):
+    for name in ("Gef\u00e4\u00dfe/caf\u00e9.tif", "Kerne/cafe\u0301.tif"):  # e with an accent as one letter and as two
+        write(tmp_path / name, image)
+    assert list(find_channel(tmp_path, "Gefa\u0308\u00dfe")) == list(find_channel(tmp_path, "Kerne")) == ["caf\u00e9"]
+    dataset = FluorescenceDataset(tmp_path, "Kerne", "Gef\u00e4\u00dfe", "Kerne", size=8)
+    assert dataset[0]["field"] == "caf\u00e9"

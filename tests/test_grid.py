@@ -1,6 +1,7 @@
 """Grids of ablations: every run once, whatever is killed, and the same numbers on a cluster as on one machine."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from damm_lite.experiments.ablate import ablate, combine, read_spec
+from damm_lite.experiments.ablate import ablate, combine, read_spec, read_table
 from damm_lite.experiments.factors import FACTORS, Budget, Level, Network
-from damm_lite.experiments.jobs import Job, run_jobs
+from damm_lite.experiments.jobs import Job, run_jobs, usable_cores
 from damm_lite.fusion import Addition, QueryConfidence
 from damm_lite.gates import AlwaysMulti
 
@@ -83,6 +84,26 @@ def test_a_command_that_was_killed_goes_on_where_it_was(serial, spec, tmp_path):
     assert start(spec, tmp_path).wait() == 0
     assert runs_in(tmp_path) == runs_in(serial)
     assert all((tmp_path / "runs" / name).stat().st_mtime_ns == then for name, then in times.items())
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(monkeypatch):
+    assert 1 <= usable_cores() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
+    assert usable_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize("left", ["", "index,ssim\n0,0.5\n", "half", "twice", "nan"])
+def test_a_damaged_table_is_named_and_not_averaged(serial, tmp_path, left):
+    whole = (serial / "runs" / next(iter(runs_in(serial)))).read_text()
+    lines = whole.splitlines(keepends=True)
+    cut = {"half": whole[: len(whole) // 2], "twice": "".join(lines[:-1] + lines[1:2])}
+    cut["nan"] = "".join(lines[:-1]) + re.sub(r"[\d.]+$", "", lines[-1].strip())
+    path = tmp_path / "run.csv"
+    path.write_text(whole)
+    assert len(read_table(path, 4)) == 4
+    path.write_text(cut.get(left, left))
+    with pytest.raises(ValueError, match=r"run.csv: expected scores of 4 patches, got .*; delete it"):
+        read_table(path, 4)
 
 
 def test_a_cluster_that_loses_a_worker_gives_the_same_numbers(serial, spec, tmp_path):

@@ -21,7 +21,7 @@ import damm_lite
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "damm_lite"
 FILES = sorted(PACKAGE.rglob("*.py"))
-BELOW = {"data", "atomic", "download"}
+BELOW = {"data", "names", "atomic", "download"}
 LEVELS = ["below", "images", "method", "teaching", "experiments"]
 METHOD_LINES, FILE_LINES, PARAMETERS = 2000, 260, 8
 

@@ -9,8 +9,15 @@ from damm_lite.grids import timestep_grid
 from damm_lite.teaching import notebook
 from damm_lite.teaching.notebook import check_parameters, load_results, self_check, show_source
 
-
-GOOD = {"profile": "fast", "data_root": None, "seed": 7, "size": None, "pixel": None, "skip_bad": False, "out_dir": None}
+GOOD = {
+    "profile": "fast",
+    "data_root": None,
+    "seed": 7,
+    "size": None,
+    "pixel": None,
+    "skip_bad": False,
+    "out_dir": None,
+}
 
 
 def check(namespace):

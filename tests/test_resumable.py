@@ -198,6 +198,17 @@ def test_a_log_cut_short_by_a_full_disk_leaves_the_old_one(tmp_path, training, m
     assert (tmp_path / "losses.txt").read_text() == before and len(before.split()) == 1
 
 
+@pytest.mark.parametrize("log", ["", "0.5 and a half", None, "0.25\n"])
+def test_a_damaged_log_is_named_and_what_it_lost_is_not_made_up(tmp_path, training, log):
+    run = fit(*training, folder=tmp_path, save_seconds=0.0)
+    next(run), next(run)
+    losses = tmp_path / "losses.txt"
+    losses.unlink() if log is None else losses.write_text(log)
+    with pytest.warns(UserWarning, match=r"losses.txt: expected 2 losses, found [01]; the others are NaN"):
+        *_, progress = fit(*training, folder=tmp_path, save_seconds=0.0)
+    assert progress.step == 3 and np.isnan(progress.losses).tolist() == [log != "0.25\n", True, False]
+
+
 class Mine(Addition):
     """A fusion as somebody may define it in a notebook."""
 

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 import damm_lite as dl
 from bench_machine import DEVICE, ON_GPU, apart, in_turn, load, scaling, store, throughput
+from damm_lite.experiments.jobs import usable_cores
 from damm_lite.experiments.measure import RESULTS, SIZE
 from damm_lite.tumours.synthetic import HELD_OUT_SEED
 
@@ -160,7 +161,7 @@ def unets(repeats: int) -> Rows:
 
 def simulator(repeats: int, n: int = 128) -> Rows:
     """Patches a second with a worker process on every core, their start not counted."""
-    data, cores = dl.SyntheticTumours(n, SIZE, HELD_OUT_SEED), len(os.sched_getaffinity(0))
+    data, cores = dl.SyntheticTumours(n, SIZE, HELD_OUT_SEED), usable_cores()
     loader = DataLoader(data, 8, num_workers=cores, collate_fn=dl.stack, persistent_workers=True)
     seconds = in_turn({"ours": lambda: list(loader)}, repeats)["ours"] / n
     title = f"simulator, {cores} worker processes"

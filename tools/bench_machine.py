@@ -78,7 +78,9 @@ def apart(work: Callable[[], Any]) -> tuple[Any, float]:
         torch.cuda.reset_peak_memory_stats()
         return peak_of(work)
     # A process started by "spawn" inherits this one's peak on Linux; one of the fork server does not.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
+    # Windows has "spawn" alone.
+    how = {"forkserver", "spawn"} & set(multiprocessing.get_all_start_methods())
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(min(how))) as pool:
         return pool.submit(peak_of, work).result()
 
 

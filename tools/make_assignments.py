@@ -14,7 +14,6 @@ Every master has to pass all of its tests, or nothing is written of it.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,8 @@ from pathlib import Path
 
 import nbformat
 import yaml
+
+from damm_lite.experiments.jobs import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 MASTERS, OUT = ROOT / "book" / "assignments", ROOT / "_build" / "assignments"
@@ -82,7 +83,7 @@ def main():
     masters = sorted(arguments.masters.glob("*.ipynb"))
     if not masters:
         parser.error(f"{arguments.masters}: expected a folder with master notebooks, found none")
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the work is that of otter's processes
+    with ThreadPoolExecutor(usable_cores()) as pool:  # the work is that of otter's processes
         made = pool.map(partial(make, out=arguments.out), masters)
         for master, _ in zip(masters, made, strict=True):
             print(master.name, flush=True)

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from damm_lite.brains.nifti import read_header, read_nifti
+from damm_lite.names import composed, is_hidden
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
 SUFFIXES = {
@@ -29,7 +30,7 @@ FILE_NAME = re.compile(rf"(?P<case>.+)[_-](?P<suffix>{'|'.join(CONTRAST)})\.nii(
 
 def find_cases(root: str | Path) -> dict[str, dict[str, Path]]:
     """The files of every case below `root`, however deep: {case: {contrast:
-    path}}, sorted.
+    path}}, sorted. Hidden files and folders are passed over.
 
     Contrasts are the keys of `SUFFIXES`. Where a file is there both plain and
     gzipped, the plain one is taken. Raises FileNotFoundError for a missing
@@ -45,13 +46,13 @@ def find_cases(root: str | Path) -> dict[str, dict[str, Path]]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
         for name in sorted(names):  # .nii before .nii.gz
             found = FILE_NAME.fullmatch(name)
-            if not found or name.startswith("."):
+            if not found or is_hidden(name):
                 others.append(name)
                 continue
-            files, path = cases.setdefault(found["case"], {}), Path(folder, name)
+            files, path = cases.setdefault(composed(found["case"]), {}), Path(folder, name)
             contrast = CONTRAST[found["suffix"].lower()]
             first = files.setdefault(contrast, path)
             if path not in (first, first.with_name(first.name + ".gz")):

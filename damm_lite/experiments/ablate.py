@@ -167,10 +167,25 @@ def run_grid(runs: list[Run], budget: Budget, out: Path, scheduler: str | None =
     run_jobs(jobs_of(runs, budget, folder), folder, scheduler)
     tables = []
     for run in runs:
-        table = pd.read_csv(folder / f"{run.file}.csv")
+        table = read_table(folder / f"{run.file}.csv", budget.test_patches)
         names = dict(factor=run.factor, level=run.names, seed=run.seed)
         tables.append(table.assign(**names)[[*names, *table]])
     return pd.concat(tables, ignore_index=True)
+
+
+def read_table(path: Path, rows: int) -> pd.DataFrame:
+    """The table of one run, with a row for each of `rows` patches. Raises
+    ValueError, naming the file, for one that is damaged.
+    """
+    try:
+        table = pd.read_csv(path)
+        found = f"{table['index'].nunique()} in {len(table)} rows"
+        whole = len(table) == rows == table["index"].nunique() and table[["ssim", "psnr"]].notna().all(axis=None)
+    except (KeyError, ValueError) as error:  # what pandas raises for what is no table is a ValueError
+        found, whole = f"{type(error).__name__}: {error}", False
+    if not whole:
+        raise ValueError(f"{path}: expected scores of {rows} patches, got {found}; delete it, and the run is done anew")
+    return table
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 machine or on a Dask cluster.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,13 @@ def run_jobs(jobs: list[Job], folder: Path, scheduler: str | None = None) -> Non
     if failed:
         reasons = "\n".join(f"  {name}: {type(error).__name__}: {error}" for name, error in failed.items())
         raise RuntimeError(f"{len(failed)} of {bar.total} runs failed, the others are done:\n{reasons}")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use; all of the machine's where the
+    system does not tell.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _here(jobs):

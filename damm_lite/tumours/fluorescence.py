@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from damm_lite.data import check_side
+from damm_lite.names import composed, is_hidden
 from damm_lite.tumours.tiff import read_stain
 
 
@@ -33,7 +34,7 @@ def _tiff_files(root):
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     found = [p for p in [*root.glob("*"), *root.glob("*/*")] if p.suffix.lower() in (".tif", ".tiff")]
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
+    return sorted(p for p in found if not is_hidden(p.relative_to(root)))
 
 
 def find_channel(root: str | Path, channel: str) -> dict[str, Path]:
@@ -45,12 +46,12 @@ def find_channel(root: str | Path, channel: str) -> dict[str, Path]:
     folder, ValueError for a channel that is not there, naming those that are,
     and for two files that could both be meant, naming them.
     """
-    root, files = Path(root), _tiff_files(root)
+    root, files, channel = Path(root), _tiff_files(root), composed(channel)
     inside = [p for p in files if p.parent != root]
     layouts = [
-        [(p.stem, p) for p in inside if p.parent.name == channel],
-        [(root.name, p) for p in files if p.parent == root and p.stem == channel],
-        [(p.parent.name, p) for p in inside if p.stem == channel],
+        [(composed(p.stem), p) for p in inside if composed(p.parent.name) == channel],
+        [(root.name, p) for p in files if p.parent == root and composed(p.stem) == channel],
+        [(composed(p.parent.name), p) for p in inside if composed(p.stem) == channel],
     ]
     found = [(field, path) for layout in layouts for field, path in layout]
     by_field = dict(found)
