@@ -20,10 +20,6 @@ class DAMMOutput(NamedTuple):
     confidence: Tensor  # (B,) in [0, 1]
     confidence_map: Tensor  # (B, h, w) in [0, 1], at a quarter of the resolution
 
-    def weighted(self, weight: Tensor) -> "DAMMOutput":
-        """The same with both outputs multiplied by `weight` (B, 1, 1, 1)."""
-        return self._replace(uni=weight * self.uni, multi=weight * self.multi)
-
 
 class Encoded(NamedTuple):
     """Both encoders' work for one step: all that is needed to decide, and then

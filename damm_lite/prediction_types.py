@@ -4,9 +4,9 @@ Whatever it is, it and xt together give the image, by
 
     x0 = skip xt + scale output,
 
-so that a prediction type is two coefficients that depend on the step alone,
-and a third number, by which errors of the output are multiplied before the
-loss. `signal` and `noise` are sqrt(a) and sqrt(1 - a): what xt holds of x0 and
+so that a prediction type is two coefficients that depend on the step alone.
+Training counts errors of the output, which weighs errors of x0 by 1 / scale².
+`signal` and `noise` are sqrt(a) and sqrt(1 - a): what xt holds of x0 and
 of eps. A type of your own is a subclass with its own `coefficients`.
 """
 
@@ -25,11 +25,6 @@ class PredictionType:
     def coefficients(signal: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(skip, scale) for signal and noise of any one shape."""
         raise NotImplementedError
-
-    @classmethod
-    def error_weight(cls, signal: Tensor, noise: Tensor) -> Tensor:
-        """By what errors of the output are multiplied before the loss: 1."""
-        return torch.ones_like(signal)
 
     @classmethod
     def to_x0(
@@ -56,11 +51,6 @@ class PredictionType:
         skip, scale = cls.coefficients(signal, noise)
         of_x0, of_eps = (1 - skip * signal) / scale, -skip * noise / scale
         return of_x0.to(x0) * x0 + of_eps.to(x0) * eps
-
-    @classmethod
-    def weight_of_steps(cls, schedule: NoiseSchedule, like: Tensor, t: Steps) -> Tensor:
-        """`error_weight` at steps t, shaped to multiply `like` (B, ...)."""
-        return cls.error_weight(*_signal_and_noise(schedule, like, t)).to(like)
 
 
 class PredictsNoise(PredictionType):
@@ -110,8 +100,7 @@ class PredictsPreconditioned(PredictionType):
     The best linear guess of x0 from xt, for data of standard deviation
     `SD_OF_DATA`, comes for free; the output is the rest of x0, divided by its
     size (Karras et al. 2022, eq. 7, with sigma = noise / signal). Where little
-    noise is left the network copies xt without having to learn it. Errors
-    count as those of x0.
+    noise is left the network copies xt without having to learn it.
     """
 
     @staticmethod
@@ -120,11 +109,6 @@ class PredictsPreconditioned(PredictionType):
         variance = (SD_OF_DATA * signal) ** 2 + noise**2  # of xt
         skip = SD_OF_DATA**2 * signal / variance
         return skip, SD_OF_DATA * noise / variance.sqrt()
-
-    @classmethod
-    def error_weight(cls, signal: Tensor, noise: Tensor) -> Tensor:
-        """The scale of the output, which makes its errors those of x0."""
-        return cls.coefficients(signal, noise)[1]
 
 
 def check_prediction_type(prediction: type) -> None:

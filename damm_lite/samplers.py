@@ -160,41 +160,60 @@ def dpm_sampler(
     num_steps: int = 10,
     generators: Generators = None,
     *,
+    eta: float = 0.0,
     callback: Callable | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order, one
-    evaluation a step, no noise of its own.
+    evaluation a step; deterministic at eta = 0.
 
     It extrapolates x0 from the last two estimates on the scale lambda =
-    log(signal / noise), on which its steps are evenly spread.
+    log(signal / noise), on which its steps are evenly spread. With eta > 0 a
+    step also forgets a part of xt and puts fresh noise in its place, so that
+    errors of early steps do not last; eta = 1 is SDE-DPM-Solver++(2M).
     """
     xt, before = noise, None
     for t, t_next in pairwise([*log_snr_grid(schedule, num_steps), NO_NOISE]):
         x0 = denoiser(xt, _for_each(t, xt))
         if callback:
             callback(t, xt, x0)
-        xt = x0 if t_next == NO_NOISE else dpm_step(schedule, xt, x0, t, t_next, before)
+        if t_next == NO_NOISE:
+            return x0
+        z = normal_like(xt, generators) if eta else None
+        estimate = x0 if before is None else extrapolated(schedule, x0, t, t_next, *before)
+        xt = dpm_step(schedule, xt, estimate, t, t_next, eta=eta, z=z)
         before = t, x0
     return xt
 
 
-def dpm_step(
-    schedule: NoiseSchedule, xt: Tensor, x0: Tensor, t: int, t_next: int, before: tuple[int, Tensor] | None
-) -> Tensor:
-    """From step t to t_next >= 0; `before` is (t, x0) of the step before, None
-    at the first.
+def extrapolated(schedule: NoiseSchedule, x0: Tensor, t: int, t_next: int, t_before: int, x0_before: Tensor) -> Tensor:
+    """x0 half-way from step t to t_next, on the scale lambda, along the line
+    through two estimates.
     """
-    lambda_, lambda_next = _log_snr(schedule, t, xt), _log_snr(schedule, t_next, xt)
-    h = lambda_next - lambda_
-    estimate = x0
-    if before is not None:
-        t_before, x0_before = before
-        r = (h / (lambda_ - _log_snr(schedule, t_before, xt))).to(x0)
-        estimate = (1 + r / 2) * x0 - r / 2 * x0_before
+    before, now, after = (_log_snr(schedule, step, x0) for step in (t_before, t, t_next))
+    r = ((after - now) / (now - before)).to(x0)
+    return (1 + r / 2) * x0 - r / 2 * x0_before
+
+
+def dpm_step(
+    schedule: NoiseSchedule,
+    xt: Tensor,
+    x0: Tensor,
+    t: int,
+    t_next: int,
+    *,
+    eta: float = 0.0,
+    z: Tensor | None = None,
+) -> Tensor:
+    """From step t to t_next >= 0 with one x0 all the way; with noise z, (1 +
+    eta) times as far, and the difference in noise put back, if eta > 0.
+    """
     a, a_next = schedule.at(t, xt), schedule.at(t_next, xt)
-    shrink = ((1 - a_next) / (1 - a)).sqrt().to(xt)
-    gain = -(a_next.sqrt() * torch.expm1(-h)).to(xt)
-    return shrink * xt + gain * estimate
+    h = _log_snr(schedule, t_next, xt) - _log_snr(schedule, t, xt)
+    shrink = ((1 - a_next) / (1 - a)).sqrt() * torch.exp(-eta * h)
+    gain = -a_next.sqrt() * torch.expm1(-(1 + eta) * h)
+    step = shrink.to(xt) * xt + gain.to(xt) * x0
+    sigma = (-(1 - a_next) * torch.expm1(-2 * eta * h)).sqrt()
+    return step + sigma.to(xt) * z if eta else step
 
 
 def normal_like(x: Tensor, generators: Generators = None) -> Tensor:

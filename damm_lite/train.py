@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from damm_lite.checkpoint import load_state
-from damm_lite.damm import DAMMOutput
 from damm_lite.data import generator_of, stack
 from damm_lite.identity import identity_of
 from damm_lite.losses import our_loss
@@ -141,9 +140,7 @@ def train(
             group["lr"] = _learning_rate(step, config)
         conditions = [batch[name] for name in model.conditions]
         output = shared(batch["xt"], batch["t"], *conditions)
-        target, weight = batch["output_target"], batch["error_weight"]
-        output, target = weighted(output, target, weight)
-        value = loss(output, target, batch.get("trusted"))
+        value = loss(output, batch["output_target"], batch.get("trusted"))
         accelerator.backward(value)
         mean = accelerator.reduce(value.detach(), "mean")
         unread.append(mean)
@@ -166,12 +163,6 @@ def check_losses(losses: Iterable[float], first: int, seed: int) -> None:
     for step, loss in enumerate(losses, start=first):
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step} of seed {seed}")
-
-
-def weighted(output: DAMMOutput | Tensor, target: Tensor, weight: Tensor) -> tuple[DAMMOutput | Tensor, Tensor]:
-    """Output and target, both multiplied by the weight (B, 1, 1, 1) that their errors have."""
-    multiplied = output.weighted(weight) if isinstance(output, DAMMOutput) else weight * output
-    return multiplied, weight * target
 
 
 class StepSampler:
@@ -198,8 +189,7 @@ def prepare(
     step added.
 
     Keeps every tensor and adds t (B,), eps, xt and `output_target` (B, C, H, W):
-    what the network should output, and `error_weight` (B, 1, 1, 1): how much
-    errors of it count, both by its prediction type. Where there is a secondary
+    what the network should output, by its prediction type. Where there is a secondary
     image, a share `corrupted` of them are exchanged for made mismatches, and
     `trusted` (B, 1, H, W) tells where.
     """
@@ -209,7 +199,6 @@ def prepare(
     eps = torch.randn(x0.shape, generator=generator)
     batch |= dict(t=t, eps=eps, xt=schedule.add_noise(x0, eps, t))
     batch["output_target"] = prediction.target(schedule, x0, eps, t)
-    batch["error_weight"] = prediction.weight_of_steps(schedule, x0, t)
     if "secondary" in batch:
         batch["secondary"], batch["trusted"] = make_mismatches(batch["secondary"], generator, corrupted)
     return batch

@@ -13,6 +13,7 @@ from damm_lite.samplers import (
     ddpm_sampler,
     dpm_sampler,
     heun_sampler,
+    normal_like,
     posterior,
 )
 from damm_lite.schedules import cosine_schedule, scaled_linear_schedule, straight_schedule
@@ -95,17 +96,20 @@ def test_ddim_with_eta_one_is_ddpm(num_steps):
 
 
 @pytest.mark.parametrize("num_steps", [2, 10, 20])
-def test_dpm_equals_diffusers(num_steps):
+@pytest.mark.parametrize("eta, algorithm", [(0.0, "dpmsolver++"), (1.0, "sde-dpmsolver++")])
+def test_dpm_equals_diffusers(num_steps, eta, algorithm):
     scheduler = diffusers.DPMSolverMultistepScheduler(
-        **BETAS, solver_order=2, algorithm_type="dpmsolver++", lower_order_final=False,
+        **BETAS, solver_order=2, algorithm_type=algorithm, lower_order_final=False,
         timestep_spacing="linspace", final_sigmas_type="zero",
     )  # fmt: skip
     scheduler.set_timesteps(timesteps=log_snr_grid(SCHEDULE, num_steps))
     noise = torch.randn(2, 1, 4, 4).double()
-    xt = noise
+    xt, drawn = noise, generators(1, 2)
     for t in scheduler.timesteps:
-        xt = scheduler.step(some_eps(xt, t.expand(2)), t, xt).prev_sample
-    assert relative_error(dpm_sampler(denoiser, SCHEDULE, noise, num_steps), xt) <= 1e-5
+        z = normal_like(xt, drawn) if eta and t > 0 else None
+        xt = scheduler.step(some_eps(xt, t.expand(2)), t, xt, variance_noise=z).prev_sample
+    ours = dpm_sampler(denoiser, SCHEDULE, noise, num_steps, generators(1, 2), eta=eta)
+    assert relative_error(ours, xt) <= 1e-5
 
 
 class Gaussian:
@@ -168,9 +172,10 @@ def test_eulers_method_on_the_straight_path_is_ddim():
     torch.testing.assert_close(ddim_sampler(denoise, schedule, noise, 10), x, rtol=1e-5, atol=1e-5)
 
 
-def test_ddpm_reproduces_mean_and_covariance():
+@pytest.mark.parametrize("sampler", [ddpm_sampler, partial(dpm_sampler, num_steps=100, eta=1.0)])
+def test_samplers_with_noise_reproduce_mean_and_covariance(sampler):
     gaussian = Gaussian()
-    x0 = ddpm_sampler(gaussian.x0, SCHEDULE, torch.randn(20000, 2).double())
+    x0 = sampler(gaussian.x0, SCHEDULE, torch.randn(20000, 2).double())
     assert (x0.mean(0) - gaussian.mean).abs().max() < 0.04
     assert (x0.std(0) / gaussian.std - 1).abs().max() < 0.03
     assert torch.corrcoef(x0.T)[0, 1].abs() < 0.03
@@ -195,7 +200,7 @@ def test_each_step_is_shown_and_nothing_changes_its_type(sampler):
         assert xt.dtype == estimate.dtype == torch.float32 and xt.shape == estimate.shape == noise.shape
 
 
-@pytest.mark.parametrize("sampler", [ddpm_sampler, partial(ddim_sampler, eta=1.0)])
+@pytest.mark.parametrize("sampler", [ddpm_sampler, partial(ddim_sampler, eta=1.0), partial(dpm_sampler, eta=1.0)])
 def test_a_sample_depends_on_its_own_generator_alone(sampler):
     noise, before = torch.randn(3, 4), torch.get_rng_state()
     whole, again, others = (
