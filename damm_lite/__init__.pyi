@@ -78,8 +78,8 @@ from .samplers import posterior as posterior
 from .schedules import NoiseSchedule as NoiseSchedule
 from .schedules import cosine_schedule as cosine_schedule
 from .schedules import linear_schedule as linear_schedule
-from .schedules import logistic_schedule as logistic_schedule
 from .schedules import scaled_linear_schedule as scaled_linear_schedule
+from .schedules import shifted_schedule as shifted_schedule
 from .schedules import straight_schedule as straight_schedule
 from .teaching.notebook import check_parameters as check_parameters
 from .teaching.notebook import load_results as load_results

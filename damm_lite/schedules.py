@@ -97,26 +97,28 @@ def linear_schedule(num_train_steps: int = 1000, *, beta_start: float = 1e-4, be
     return from_betas(torch.linspace(beta_start, beta_end, num_train_steps, dtype=torch.float64))
 
 
-def logistic_schedule(num_train_steps: int = 1000, *, middle: float = 0.3, power: float = 0.8) -> NoiseSchedule:
-    """Noise levels where there is something to learn: at q = (t + 1) / (T + 1),
-    sigma = noise / signal is middle (q / (1 - q))^power.
+def shifted_schedule(
+    num_train_steps: int = 1000, *, middle: float = 0.3, first: float = 0.01, last: float = 0.9995
+) -> NoiseSchedule:
+    """Noise levels where there is something to learn: sigma = noise / signal is
+    middle tau / (1 - tau), with tau spread evenly from `first` to `last`.
 
-    Half of the steps have sigma below `middle`, and the smaller `power`, the
-    more of them lie around it. In the words of Karras et al. (2022): training,
-    which draws steps evenly, draws log sigma from a logistic distribution. Of
-    more than a few thousand steps the first can hold less noise than single
-    precision tells from none: ValueError.
+    It is `straight_schedule`, half of whose steps have less noise than signal,
+    with that half moved to sigma < `middle` (Esser et al. 2024 move it the
+    other way, for large images). The last step holds next to no signal, as the
+    noise that samplers begin with holds none.
     """
-    q = torch.arange(1, num_train_steps + 1, dtype=torch.float64) / (num_train_steps + 1)
-    sigma = middle * (q / (1 - q)) ** power
-    return NoiseSchedule((1 / (1 + sigma**2)).float())
+    tau = torch.linspace(first, last, num_train_steps, dtype=torch.float64)
+    return NoiseSchedule((1 / (1 + (middle * tau / (1 - tau)) ** 2)).float())
 
 
 def straight_schedule(num_train_steps: int = 1000) -> NoiseSchedule:
     """The straight path of flow matching: at tau = (t + 1) / (T + 1), xt is (1 - tau) x0 + tau eps, scaled to the
-    variance 1 that it has for data of variance 1.
+    variance 1 that it has for data of variance 1. Of more than a few thousand steps the first would hold less noise
+    than single precision tells from none: ValueError.
     """
-    return logistic_schedule(num_train_steps, middle=1.0, power=1.0)
+    first, last = 1 / (num_train_steps + 1), num_train_steps / (num_train_steps + 1)
+    return shifted_schedule(num_train_steps, middle=1.0, first=first, last=last)
 
 
 def cosine_schedule(num_train_steps: int = 1000, *, offset: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:

@@ -62,11 +62,11 @@ def test_other_samples_are_found_out(change, wrong):
 
 def test_the_command_trains_measures_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
     options = "--size 16 --widths 16 16 16 16 --patches 16 --steps 4 --batch 4 --fields 2 --draws 5 --samples 4"
-    monkeypatch.setattr("sys.argv", ["x", "--out", str(tmp_path), *options.split(), "--sampler", "ddim:2", "dpm:3"])
+    monkeypatch.setattr("sys.argv", ["x", "--out", str(tmp_path), *options.split(), "--sampler", "ddim:2", "sde:3"])
     for _ in range(2):
         runpy.run_module("damm_lite.experiments.sampling", run_name="__main__", alter_sys=True)
     tables = sorted(path.name for path in tmp_path.glob("*.csv"))
-    assert tables == ["preconditioned-16-4-4-0-ddim-2.csv", "preconditioned-16-4-4-0-dpm-3.csv"]
+    assert tables == ["preconditioned-shifted-16-4-4-0-ddim-2.csv", "preconditioned-shifted-16-4-4-0-sde-3.csv"]
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 4 and said[:2] == said[2:]
     assert list(pd.read_csv(tmp_path / tables[0]).field) == [0, 1]

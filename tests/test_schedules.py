@@ -1,11 +1,8 @@
 """Noise schedules against diffusers, the reference numbers and algebra."""
 
-import math
-
 import diffusers
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,8 +20,8 @@ from damm_lite.schedules import (
     NoiseSchedule,
     cosine_schedule,
     linear_schedule,
-    logistic_schedule,
     scaled_linear_schedule,
+    shifted_schedule,
     straight_schedule,
 )
 from helpers import relative_error
@@ -100,16 +97,15 @@ def test_the_flow_goes_straight_from_image_to_noise():
     torch.testing.assert_close(PredictsFlow.target(schedule, x0, eps, t), eps - x0)
 
 
-def test_a_logistic_schedule_has_the_noise_that_it_says():
-    schedule = logistic_schedule(999, middle=0.3, power=0.8)
-    a = schedule.alphas_cumprod.double()
-    log_sigma = torch.log((1 - a) / a) / 2
-    q = np.arange(1, 1000) / 1000
-    expected = scipy.stats.logistic.ppf(q, loc=math.log(0.3), scale=0.8)
-    np.testing.assert_allclose(log_sigma, expected, atol=0.02)  # single precision, at the least noise
-    np.testing.assert_allclose(log_sigma[99:], expected[99:], atol=1e-3)
+def test_a_shifted_schedule_is_the_straight_one_with_less_noise():
+    straight, shifted = straight_schedule(999), shifted_schedule(999, first=0.001, last=0.999)
+    sigmas = [((1 - a) / a).sqrt() for a in (s.alphas_cumprod.double() for s in (straight, shifted))]
+    assert sigmas[1][499] == pytest.approx(0.3, rel=1e-5), "half of the steps lie below"
+    np.testing.assert_allclose(sigmas[1][99:], 0.3 * sigmas[0][99:], rtol=1e-3)
+    ours = shifted_schedule().alphas_cumprod.double()
+    assert 0.002 < (1 - ours[0]).sqrt() < 0.004 and 1 / 700 < ours[-1].sqrt() < 1 / 500
     with pytest.raises(ValueError, match="alphas_cumprod"):
-        logistic_schedule(1_000_000, power=1.0)
+        straight_schedule(1_000_000)
 
 
 def test_preconditioning_equals_diffusers():

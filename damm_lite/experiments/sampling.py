@@ -15,6 +15,7 @@ one, give another --field-seed.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from damm_lite.losses import squared_error
 from damm_lite.metrics import psnr, ssim
 from damm_lite.predict import predict_unet
 from damm_lite.resumable import fit
-from damm_lite.schedules import NoiseSchedule, scaled_linear_schedule
+from damm_lite.schedules import NoiseSchedule, scaled_linear_schedule, shifted_schedule
 from damm_lite.train import TrainConfig
 from damm_lite.tumours.simulate import simulate_nanoparticles, simulate_nuclei, simulate_vessels
 from damm_lite.tumours.synthetic import SyntheticTumours
@@ -41,12 +42,21 @@ from damm_lite.unet import RegressionUNet, UNet, UNetConfig
 DEVELOPMENT_SEED = 4_000_001
 EDGES = [0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 0.75]  # of bands of spatial frequency, cycles a pixel
 OPEN = 0.05  # pixels whose true spread exceeds this are open: the vessels do not settle them
+COVERING = 39  # samples between whose extremes the truth should lie: 38 of 40 times, 95 %
 TYPES = {
     "noise": prediction_types.PredictsNoise,
     "velocity": prediction_types.PredictsVelocity,
     "image": prediction_types.PredictsImage,
     "flow": prediction_types.PredictsFlow,
     "preconditioned": prediction_types.PredictsPreconditioned,
+}
+SCHEDULES = {"scaled-linear": scaled_linear_schedule, "shifted": shifted_schedule}
+SAMPLERS = {
+    "ddim": samplers.ddim_sampler,
+    "ddpm": samplers.ddpm_sampler,
+    "dpm": samplers.dpm_sampler,
+    "sde": partial(samplers.dpm_sampler, eta=1.0),
+    "heun": samplers.heun_sampler,
 }
 
 
@@ -61,8 +71,8 @@ def exact_draws(index: int, size: int, count: int, seed: int = DEVELOPMENT_SEED)
 def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
     """Scores of samples (S, 1, H, W) for one field, given exact draws (D, 1, H, W).
 
-    `crps` and `coverage` take every draw as the truth in turn; `crps_exact`
-    is what the draws themselves would score. All but SSIM and PSNR of the mean
+    `crps` and `coverage` (of the first 39 samples) take every draw as the
+    truth in turn; `crps_exact` is what the draws themselves would score. All but SSIM and PSNR of the mean
     are over the field's open pixels. Variances are sums, to be pooled.
     """
     samples, draws = samples[:, None], draws[:, None]  # a batch of one
@@ -81,7 +91,7 @@ def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
         "variance_exact": float(draws.var(dim=0)[region].sum()),
         **_bands("band", samples),
         **_bands("exact_band", draws),
-        "coverage": float(np.mean([coverage(samples, y, region) for y in truths])),
+        "coverage": float(np.mean([coverage(samples[:COVERING], y, region) for y in truths])),
         "slope": float(slope),
         "curvature": float(curvature),
         "ssim_mean": float(torch.cat([ssim(mean, y) for y in truths]).mean()),
@@ -139,7 +149,7 @@ def with_intervals(table: pd.DataFrame, seed: int = 0, resamples: int = 1000) ->
 
 def train_branch(arguments: argparse.Namespace, folder: Path) -> tuple[UNet, NoiseSchedule]:
     """The network of these options, trained on consistent pairs or taken from its folder."""
-    schedule = scaled_linear_schedule()
+    schedule = SCHEDULES[arguments.schedule]()
     config = UNetConfig(2, 1, tuple(arguments.widths), 64)
     torch.manual_seed(arguments.seed)
     regression = arguments.prediction == "regression"
@@ -162,6 +172,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--prediction", choices=[*TYPES, "regression"], default="preconditioned")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="shifted")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--widths", type=int, nargs=4, default=(16, 16, 32, 64))
     parser.add_argument("--patches", type=int, default=8192)
@@ -172,16 +183,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fields", type=int, default=64)
     parser.add_argument("--draws", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=39)
-    parser.add_argument("--sampler", nargs="+", default=["ddim:20"], help="NAME:STEPS of ddim, ddpm, dpm, heun")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--sampler", nargs="+", default=["sde:20"], help=f"NAME:STEPS of {', '.join(SAMPLERS)}")
     parser.add_argument("--field-seed", type=int, default=DEVELOPMENT_SEED)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
-    about = (arguments.prediction, arguments.size, arguments.steps, arguments.batch, arguments.seed)
-    name = "-".join(map(str, about))
+    chosen = ("prediction", "schedule", "size", "steps", "batch", "seed")
+    name = "-".join(str(getattr(arguments, option)) for option in chosen)
     model, schedule = train_branch(arguments, arguments.out / name)
     fields = [
         exact_draws(index, arguments.size, arguments.draws, arguments.field_seed)
@@ -191,8 +202,7 @@ def main() -> None:
         sampler, _, steps = chosen.partition(":")
         path = arguments.out / f"{name}-{sampler}-{steps}.csv"
         if not path.is_file():
-            walk = getattr(samplers, f"{sampler}_sampler")
-            table = measure_fields(model, schedule, fields, arguments.samples, int(steps), walk)
+            table = measure_fields(model, schedule, fields, arguments.samples, int(steps), SAMPLERS[sampler])
             with atomic_write(path) as whole:
                 table.to_csv(whole, index=False)
         print(path.stem, summarise_fields(pd.read_csv(path)).round(3).to_dict())
