@@ -39,6 +39,18 @@ outputs: .venv/installed
 bench: .venv/installed
 	.venv/bin/python tools/bench.py && .venv/bin/python tools/make_data.py manifest
 
+# Do networks sample? Four of them beside exact draws: the table of chapter 04; three hours on two cores.
+SAMPLING = $(RUN)python -m damm_lite.experiments.sampling --out _build/sampling --steps 8000 --batch 8 \
+    --field-seed 6000011
+
+sampling: .venv/installed
+	$(SAMPLING) --prediction exact
+	$(SAMPLING) --prediction regression --sampler ddim:1 --samples 2
+	$(SAMPLING) --prediction image
+	$(SAMPLING)
+	cp _build/sampling/summary.csv data/results/sampling.csv
+	.venv/bin/python tools/make_data.py manifest
+
 # The long versions of the tests of survival, and their table on the status page.
 torture: .venv/installed
 	$(RUN)python tools/torture.py && .venv/bin/python tools/make_data.py manifest
@@ -68,6 +80,11 @@ assignments: .venv/installed
 grade: .venv/installed
 	$(RUN)python tools/grade.py $(SUBMISSIONS)
 
+# Marks for Canvas, Moodle and Gradescope from the tables of `make grade`, written points and the course's rules.
+gradebook: .venv/installed
+	$(RUN)python tools/gradebook.py $(GRADES) --rules $(RULES) --students $(STUDENTS) \
+	    $(if $(WRITTEN),--written $(WRITTEN)) $(if $(LATE),--late $(LATE))
+
 # A deck for each chapter, with the outputs of the last `make book`.
 slides: book
 	$(RUN)python tools/make_slides.py
@@ -87,4 +104,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test unit lint serve colab outputs bench torture newest mutants fork assignments grade slides lock audit clean
+.PHONY: book test unit lint serve colab outputs bench torture newest mutants fork assignments grade gradebook sampling slides lock audit clean

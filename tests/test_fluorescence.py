@@ -1,13 +1,19 @@
 """Reading TIFFs: every readable kind comes out right, every unreadable one is named."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image
 
-from damm_lite.tumours.fluorescence import FluorescenceDataset, find_channel, first_channel, stretch
+from damm_lite.tumours.fluorescence import FluorescenceDataset, find_channel, first_channel, read_channel, stretch
 from damm_lite.tumours.tiff import read_at_scale, read_stain, read_tiff
+from damm_lite.tumours.tiff_header import channel_names, pixel_size
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -273,3 +279,325 @@ def test_names_are_the_same_however_accents_are_written(tmp_path, image):
     assert list(find_channel(tmp_path, "Gefa\u0308\u00dfe")) == list(find_channel(tmp_path, "Kerne")) == ["caf\u00e9"]
     dataset = FluorescenceDataset(tmp_path, "Kerne", "Gef\u00e4\u00dfe", "Kerne", size=8)
     assert dataset[0]["field"] == "caf\u00e9"
+
+
+# --- several channels in one file
+
+NAMES = ["CD31", "Syto16", "virus"]
+
+
+@pytest.fixture
+def stains(image):
+    """Three different stains (3, 32, 48), 16 bits."""
+    return (np.stack([image, image**2, 1 - image]) * 65535).astype(np.uint16)
+
+
+def pages_with_names(path, stains, names):
+    with tifffile.TiffWriter(path) as tiff:
+        for name, plane in zip(names, stains, strict=True):
+            tiff.write(plane, extratags=[(285, "s", 0, name, True)], metadata=None)
+    return path
+
+
+MANY = {
+    "OME": lambda path, x: write(
+        path.with_suffix(".ome.tif"), x, photometric="minisblack", metadata={"axes": "CYX", "Channel": {"Name": NAMES}}
+    ),
+    "OME, compressed tiles": lambda path, x: write(
+        path.with_suffix(".ome.tif"), x, photometric="minisblack", tile=(16, 16), compression="zlib",
+        metadata={"axes": "CYX", "Channel": {"Name": NAMES}},
+    ),
+    "ImageJ": lambda path, x: write(path, x, imagej=True, metadata={"axes": "CYX", "Labels": NAMES}),
+    "ImageJ, from single images": lambda path, x: write(
+        path, x, imagej=True, metadata={"axes": "ZYX", "Labels": [f"{name}\nGain 3" for name in NAMES]}
+    ),
+    "page names": lambda path, x: pages_with_names(path, x, NAMES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MANY.values(), ids=MANY)
+def test_a_channel_is_chosen_by_name_or_number(tmp_path, stains, make):
+    path = make(tmp_path / "many.tif", stains)
+    assert channel_names(path) == NAMES
+    for number, name in enumerate(NAMES):
+        for channel in (name, number):
+            np.testing.assert_allclose(read_stain(path, channel), stains[number] / 65535, atol=1e-6)
+    with pytest.raises(ValueError, match=rf"many.*: no channel 'DAPI'; found {', '.join(NAMES)}"):
+        read_stain(path, "DAPI")
+    for number in (3, -1):
+        with pytest.raises(ValueError, match=f"many.*: expected a channel from 0 to 2, got {number}"):
+            read_stain(path, number)
+    with pytest.raises(
+        ValueError, match="many.*one grey channel, got 3 different ones; .*choose one: CD31, Syto16, virus"
+    ):
+        read_stain(path)
+
+
+def test_channels_without_names_have_numbers(tmp_path, stains):
+    pages = write(tmp_path / "pages.tif", stains, photometric="minisblack")
+    samples = write(tmp_path / "samples.tif", np.moveaxis(stains, 0, -1), photometric="rgb")
+    parts = write(tmp_path / "parts.tif", stains, photometric="rgb", planarconfig="separate")
+    last = write(
+        tmp_path / "last.tif", np.moveaxis(stains[:2], 0, -1), photometric="minisblack", planarconfig="contig",
+        metadata={"axes": "YXC"},
+    )  # fmt: skip
+    for path in (pages, samples, parts, last):
+        assert channel_names(path) == []
+        np.testing.assert_allclose(read_stain(path, 1), stains[1] / 65535, atol=1e-6)
+        with pytest.raises(ValueError, match="no channel 'CD31'; found no names"):
+            read_stain(path, "CD31")
+    one = write(tmp_path / "one.tif", stains[0])
+    np.testing.assert_array_equal(read_stain(one, 0), read_stain(one))
+
+
+def test_what_cannot_be_chosen_is_refused(tmp_path, stains):
+    slices = write(tmp_path / "z.tif", stains, imagej=True, metadata={"axes": "ZYX"})
+    with pytest.raises(ValueError, match="z.tif: expected channels .* got slices or times: ZYX"):
+        read_stain(slices, 1)
+    both = write(tmp_path / "zc.tif", np.stack([stains, stains]), imagej=True, metadata={"axes": "ZCYX"})
+    with pytest.raises(ValueError, match="zc.tif: expected channels .* ZCYX"):
+        read_stain(both, 1)
+    same = {"axes": "CYX", "Channel": {"Name": ["CD31", "CD31", "virus"]}}
+    twice = write(tmp_path / "twice.ome.tif", stains, photometric="minisblack", metadata=same)
+    with pytest.raises(ValueError, match="twice.*: expected one channel 'CD31', got CD31, CD31, virus"):
+        read_stain(twice, "CD31")
+    np.testing.assert_allclose(read_stain(twice, "virus"), stains[2] / 65535, atol=1e-6)
+    np.testing.assert_allclose(read_stain(twice, 1), stains[1] / 65535, atol=1e-6)
+
+
+def test_one_of_many_channels_is_read_without_the_others(tmp_path):
+    many = np.zeros((40, 2048, 1024), np.uint8)
+    many[7, :5] = 9
+    path = write(tmp_path / "many.tif", many, photometric="minisblack", compression="zlib")
+    with pytest.raises(ValueError, match="expected between 1 and 67108864 values"):
+        read_tiff(path)
+    np.testing.assert_allclose(read_stain(path, 7) * 255, many[7], atol=1e-5)
+
+
+def test_several_images_in_one_file(tmp_path, stains, image):
+    def images(name, *contents, **options):
+        with tifffile.TiffWriter(tmp_path / name, ome=True) as tiff:
+            for pixels, names in contents:
+                about = {"axes": "CYX", "Channel": {"Name": names}} if names else {"axes": "YX"}
+                tiff.write(pixels, photometric="minisblack", metadata=about, **options)
+        return tmp_path / name
+
+    label = (stains[0, :8, :8] // 2, None)
+    path = images("label.ome.tif", label, (stains, NAMES))
+    np.testing.assert_allclose(read_stain(path, "Syto16"), stains[1] / 65535, atol=1e-6)
+    for read in (read_tiff, read_stain, pixel_size, lambda path: read_stain(path, 0)):
+        with pytest.raises(ValueError, match=r"label.ome.tif: expected one image or pyramid, got 2: .*8.*32, 48"):
+            read(path)
+    fields = images("fields.ome.tif", (stains, NAMES), (stains // 2, NAMES))
+    with pytest.raises(ValueError, match="fields.ome.tif: expected one image or pyramid, got 2"):
+        read_stain(fields, "Syto16")
+
+
+def test_a_pyramid_is_told_from_what_lies_beside_it(tmp_path, stains):
+    path = tmp_path / "slide.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tiff.write(stains[2, :8, :8], photometric="minisblack", metadata={"axes": "YX"})  # a photograph of the label
+        about = {"axes": "CYX", "Channel": {"Name": NAMES}}
+        tiff.write(stains, photometric="minisblack", subifds=1, metadata=about)
+        tiff.write(stains[:, ::2, ::2], photometric="minisblack", subfiletype=1)
+    np.testing.assert_allclose(read_tiff(path), stains / 65535, atol=1e-6)
+    np.testing.assert_allclose(read_stain(path, "virus"), stains[2] / 65535, atol=1e-6)
+    flat = tmp_path / "flat.tif"  # smaller copies as further pages, largest last
+    with tifffile.TiffWriter(flat) as tiff:
+        tiff.write(stains[0, ::4, ::4], subfiletype=1, metadata=None)
+        tiff.write(stains[0, ::2, ::2], subfiletype=1, metadata=None)
+        tiff.write(stains[0], metadata=None)
+    np.testing.assert_allclose(read_tiff(flat), stains[0] / 65535, atol=1e-6)
+
+
+# --- the size of a pixel
+
+
+def ome_size(x, y, unit="µm"):
+    sizes = {"PhysicalSizeX": x, "PhysicalSizeXUnit": unit, "PhysicalSizeY": y, "PhysicalSizeYUnit": unit}
+    return {"ome": True, "metadata": {"axes": "YX"} | sizes}
+
+
+def imagej_size(per_unit, unit):
+    return {"imagej": True, "resolution": (per_unit, per_unit), "metadata": {"unit": unit}}
+
+
+def tag_size(per_unit, unit):
+    return {"resolution": (per_unit, per_unit), "resolutionunit": unit}
+
+
+SIZES = {
+    "OME": (ome_size(0.325, 0.325), 0.325),
+    "OME in nm": (ome_size(650, 650, "nm"), 0.65),
+    "OME in mm": (ome_size(0.004, 0.004, "mm"), 4.0),
+    "OME in pixels": (ome_size(1, 1, "pixel"), None),
+    "OME of nothing": (ome_size(0, 0), None),
+    "OME not a number": (ome_size(float("nan"), float("nan")), None),
+    "ImageJ micron": (imagej_size(2, "micron"), 0.5),
+    "ImageJ um": (imagej_size(1 / 0.325, "um"), 0.325),
+    "ImageJ with an escape": (imagej_size(0.25, "\\u00B5m"), 4.0),
+    "ImageJ nm": (imagej_size(0.001, "nm"), 1.0),
+    "ImageJ at 72 a micrometre": (imagej_size(72, "micron"), 1 / 72),
+    "ImageJ pixels": (imagej_size(1, "pixel"), None),
+    "tags in cm": (tag_size(5000, "CENTIMETER"), 2.0),
+    "tags in inches": (tag_size(25400, "INCH"), 1.0),
+    "tags without a unit": (tag_size(3, "NONE"), None),
+    "72 dpi": (tag_size(72, "INCH"), None),
+    "96 dpi": (tag_size(96, "INCH"), None),
+    "72 dpi in cm": (tag_size(28.35, "CENTIMETER"), None),
+    "300 dpi": (tag_size(300, "INCH"), None),
+    "nothing": ({}, None),
+}
+
+
+@pytest.mark.parametrize("options, size", SIZES.values(), ids=SIZES)
+def test_the_size_of_a_pixel_is_what_the_file_says(tmp_path, image, options, size):
+    path = write(tmp_path / "a.tif", (image * 65535).astype(np.uint16), **options)
+    found = pixel_size(path)
+    assert found == (size if size is None else pytest.approx(size, rel=1e-5))
+
+
+@pytest.mark.parametrize("options", [ome_size(0.5, 1), {"resolution": (5000, 2500), "resolutionunit": "CENTIMETER"}])
+def test_pixels_that_are_not_square_are_refused(tmp_path, image, options):
+    path = write(tmp_path / "a.tif", (image * 65535).astype(np.uint16), **options)
+    with pytest.raises(ValueError, match="a.tif: expected square pixels, got .* x .* µm"):
+        pixel_size(path)
+
+
+def test_a_size_that_contradicts_the_file_is_refused(tmp_path, image):
+    stored = (image * 65535).astype(np.uint16)
+    path = write(tmp_path / "a.tif", stored, **ome_size(0.5, 0.5))
+    blocks = (stored / 65535).reshape(8, 4, 12, 4).mean(axis=(1, 3))
+    for pixel in (None, 0.5, 0.505):
+        np.testing.assert_allclose(read_at_scale(path, pixel), blocks, atol=2e-2 if pixel == 0.505 else 1e-6)
+    for pixel in (0.325, 0.52, 0.48, 2.0):
+        with pytest.raises(ValueError, match=rf"a.tif: expected pixels of 0.5 µm as the file says, got .*{pixel:g}"):
+            read_at_scale(path, pixel)
+    silent = write(tmp_path / "b.tif", stored)
+    with pytest.raises(ValueError, match="b.tif: expected the size of a pixel in the file or as `pixel`.* neither"):
+        read_at_scale(silent)
+
+
+def test_the_samples_of_the_book_say_their_size():
+    assert {pixel_size(p) for p in (ROOT / "data" / "tumour_sample").rglob("*.tif")} == {2.0}
+
+
+# --- cameras of fewer bits than their files
+
+
+@pytest.mark.parametrize(
+    "options, largest",
+    [
+        ({"ome": True, "metadata": {"axes": "YX", "SignificantBits": 12}}, 4095),
+        ({"ome": True, "metadata": {"axes": "YX", "SignificantBits": 16}}, 65535),
+        ({"extratags": [(281, "H", 1, 4095, True)]}, 4095),
+        ({"extratags": [(281, "H", 1, 16383, True)]}, 16383),
+        ({"extratags": [(281, "H", 1, 4000, True)]}, 65535),  # the image's own maximum
+        ({"extratags": [(281, "H", 1, 65535, True)]}, 65535),
+        ({}, 65535),
+    ],
+)
+def test_the_bits_of_the_camera_are_used_where_the_file_says_them(tmp_path, image, options, largest):
+    counts = np.rint(image * 4000).astype(np.uint16)
+    np.testing.assert_allclose(read_tiff(write(tmp_path / "a.tif", counts, **options)), counts / largest, atol=1e-6)
+
+
+def test_values_beyond_the_bits_of_the_camera_are_refused(tmp_path, image):
+    counts = np.rint(image * 5000).astype(np.uint16)
+    path = write(tmp_path / "a.tif", counts, ome=True, metadata={"axes": "YX", "SignificantBits": 12})
+    with pytest.raises(ValueError, match=r"a.tif: expected pixels in \[0, 4095\] \(uint16\), got"):
+        read_tiff(path)
+
+
+def test_a_compression_that_needs_another_library_names_it(tmp_path, image):
+    path, grey = tmp_path / "a.tif", (image * 255).astype(np.uint8)
+    Image.fromarray(grey).save(path, compression="tiff_lzw")
+    if importlib.util.find_spec("imagecodecs"):
+        np.testing.assert_allclose(read_tiff(path) * 255, grey, atol=1e-4)
+    else:
+        with pytest.raises(ValueError, match=r"a.tif: .*LZW.*pip install imagecodecs"):
+            read_tiff(path)
+
+
+def test_planes_that_are_missing_are_not_filled_with_zeros(tmp_path, stains):
+    path = MANY["OME"](tmp_path / "a.tif", stains)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        xml = tiff.ome_metadata.replace('IFD="0" PlaneCount="3"', 'IFD="0" PlaneCount="1"')
+        tiff.pages[0].tags["ImageDescription"].overwrite(xml)
+    with pytest.raises(ValueError, match="a.ome.tif: expected all 3 planes of its header, got some missing"):
+        read_tiff(path)
+
+
+# --- folders of files that hold all channels
+
+
+@pytest.fixture
+def fields(tmp_path, stains):
+    """Two fields, each one file of three channels."""
+    for field, scale in (("a", 1), ("b", 2)):
+        about = {"axes": "CYX", "Channel": {"Name": NAMES}}
+        write(tmp_path / "many" / f"{field}.ome.tif", stains // scale, photometric="minisblack", metadata=about)
+    return tmp_path / "many"
+
+
+def test_channels_are_found_inside_the_files(fields, stains):
+    assert find_channel(fields, "virus") == {field: fields / f"{field}.ome.tif" for field in "ab"}
+    assert first_channel(fields, ["DAPI", "Syto16"]) == "Syto16"
+    data = FluorescenceDataset(fields, target="virus", primary="CD31", secondary=["Syto16", "CD31"], size=16)
+    assert len(data) == 12 and [item["field"] for item in data] == ["a"] * 6 + ["b"] * 6
+    expected = torch.from_numpy(stains[[2, 0, 1, 0], 16:, :16] / 65535 * 2 - 1).float()
+    found = data[3]
+    torch.testing.assert_close(torch.cat([found["target"], found["primary"], found["secondary"]]), expected)
+    with pytest.raises(ValueError, match="no channel 'DAPI'; found CD31, Syto16, a, b, virus"):
+        find_channel(fields, "DAPI")
+
+
+@pytest.mark.parametrize("name", ["virus.tif", "virus.ome.tif", "virus/a.tif", "a/virus.tif", "a.tif"])
+def test_a_channel_inside_and_beside_is_refused(fields, stains, image, name):
+    if name == "a.tif":  # the same field in another format
+        write(fields / name, stains, imagej=True, metadata={"axes": "CYX", "Labels": NAMES})
+    else:
+        write(fields / name, (image * 255).astype(np.uint8))
+    with pytest.raises(ValueError, match="two files for channel 'virus'") as caught:
+        find_channel(fields, "virus")
+    assert str(fields / name) in str(caught.value) and ".ome.tif" in str(caught.value)
+
+
+def test_a_file_without_one_of_the_channels_is_named(fields, stains):
+    about = {"axes": "CYX", "Channel": {"Name": ["CD31", "virus"]}}
+    write(fields / "c.ome.tif", stains[:2], photometric="minisblack", metadata=about)
+    with pytest.raises(FileNotFoundError, match=r"c.ome.tif: has no counterpart in channel 'Syto16'"):
+        FluorescenceDataset(fields, "virus", "CD31", "Syto16", 16)
+
+
+def test_a_file_of_one_stain_may_have_any_name_inside(tmp_path, image):
+    """Microscopes name channels after their filters; here the folder says which stain it is."""
+    for power, channel in enumerate(("QD", "CD31", "DAPI"), 1):
+        about = {"axes": "YX", "Channel": {"Name": ["TxRed"]}}
+        write(tmp_path / channel / "a.ome.tif", (image**power * 65535).astype(np.uint16), metadata=about)
+    assert find_channel(tmp_path, "CD31") == {"a": tmp_path / "CD31" / "a.ome.tif"}
+    item = FluorescenceDataset(tmp_path, "QD", "CD31", "DAPI", 16)[0]
+    np.testing.assert_allclose(item["primary"][0], 2 * image[:16, :16] ** 2 - 1, atol=1e-4)
+
+
+def test_the_real_tumour_by_light_sheet(shared):
+    root = shared / "data" / "lightsheet"
+    data = FluorescenceDataset(root, target="virus", primary="CD31", secondary="Syto16", size=256)
+    assert len(data.images) == 8 and len(data) == 8 * 2 * 2 and "7IV_z0704" in data.images
+    for part, plane in (("primary", 0), ("secondary", 1), ("target", 2)):
+        stored = tifffile.imread(root / "7IV_z0701.ome.tif")[plane, :256, 256:512]
+        np.testing.assert_allclose((data[1][part][0] + 1) / 2, stored / 65535, atol=1e-6)
+    path = find_channel(root, "virus")["7IV_z0701"]
+    assert pixel_size(path) == 4.0 and read_at_scale(path, channel="virus", wanted=4.0).shape == (757, 573)
+    with pytest.raises(ValueError, match="7IV_z0701.ome.tif: expected pixels of 4 µm as the file says"):
+        read_at_scale(path, 0.5, channel="virus")
+
+
+def test_a_size_that_nobody_says_is_assumed_with_a_word(tmp_path, image):
+    path = write(tmp_path / "DAPI" / "a.tif", image.astype(np.float32))
+    with pytest.warns(UserWarning, match=r"a.tif does not say how large its pixels are: 0.5 µm are taken"):
+        assert read_channel(path, "DAPI").shape == (8, 12)
+    assert read_channel(path, "DAPI", pixel=2.0).shape == (32, 48)
+    per_cm = dict(resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    said = write(tmp_path / "DAPI" / "b.tif", image.astype(np.float32), **per_cm)
+    assert read_channel(said, "DAPI").shape == (16, 24)

@@ -74,6 +74,20 @@ def test_bad_parameters_are_named(change, error, message):
         check(GOOD | change)
 
 
+def test_public_images_are_fetched_by_name_or_left_out_with_a_word(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebook, "fetch", lambda name: tmp_path / name)
+    (tmp_path / "lightsheet").mkdir()
+    assert check(GOOD | {"data_root": "lightsheet"})["data_root"] == tmp_path / "lightsheet"
+
+    def unreachable(name):
+        raise OSError("https://example.org/a.npy: not downloaded")
+
+    monkeypatch.setattr(notebook, "fetch", unreachable)
+    assert check(GOOD | {"data_root": "open-ms"})["data_root"] is None
+    said = capsys.readouterr().out
+    assert "a.npy: not downloaded" in said and "data_root = None instead" in said and "simulated" in said
+
+
 def test_source_is_shown_as_code():
     shown = show_source(timestep_grid).data
     assert shown.startswith("```python\ndef timestep_grid(") and shown.endswith("```")

@@ -65,8 +65,23 @@ def test_the_command_trains_measures_and_does_nothing_twice(tmp_path, monkeypatc
     monkeypatch.setattr("sys.argv", ["x", "--out", str(tmp_path), *options.split(), "--sampler", "ddim:2", "sde:3"])
     for _ in range(2):
         runpy.run_module("damm_lite.experiments.sampling", run_name="__main__", alter_sys=True)
-    tables = sorted(path.name for path in tmp_path.glob("*.csv"))
-    assert tables == ["preconditioned-shifted-16-4-4-0-ddim-2.csv", "preconditioned-shifted-16-4-4-0-sde-3.csv"]
+    name = "preconditioned-shifted-16-4-4-0"
+    tables = sorted(path.name for path in tmp_path.glob("*-fields-*.csv"))
+    assert tables == [f"{name}-{sampler}-fields-4000001.csv" for sampler in ("ddim-2", "sde-3")]
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 4 and said[:2] == said[2:]
-    assert list(pd.read_csv(tmp_path / tables[0]).field) == [0, 1]
+    table = pd.read_csv(tmp_path / tables[0])
+    assert list(table.field) == [0, 1]
+    summary = pd.read_csv(tmp_path / "summary.csv")
+    row = summary[(summary.num_steps == 2) & (summary.score == "ssim_mean")].iloc[0]
+    assert row.value == pytest.approx(table.ssim_mean.mean(), abs=1e-4) and row.low <= row.value <= row.high
+
+
+def test_exact_draws_in_the_place_of_a_network_are_right(tmp_path, monkeypatch, capsys):
+    options = "--prediction exact --size 16 --fields 12 --draws 24 --samples 24"
+    monkeypatch.setattr("sys.argv", ["x", "--out", str(tmp_path), *options.split()])
+    runpy.run_module("damm_lite.experiments.sampling", run_name="__main__", alter_sys=True)
+    found = pd.read_csv(tmp_path / "summary.csv").set_index("score")
+    assert found.value["CRPS ratio"] == pytest.approx(1, abs=0.04)
+    assert found.low["spread ratio"] < 1 < found.high["spread ratio"]
+    assert found.value["coverage"] == pytest.approx(23 / 25, abs=0.03)

@@ -4,13 +4,14 @@
 
 trains a U-Net on vessels alone, samples for vessel fields that it has not
 seen, and compares with maps that the simulator draws for the same vessels:
-the true conditional distribution. The folder gets a folder for the network,
-and for each sampler and number of steps a table with a row for each field.
-What is there is not done again, and an interrupted training goes on where it
-was.
+the true conditional distribution (with --prediction exact, further maps take
+the network's place). The folder gets a folder for the network, and for each
+sampler and number of steps a table with a row for each field; summary.csv
+holds the scores of all of them, with intervals over fields. What is there is
+not done again, and an interrupted training goes on where it was.
 
 The fields of DEVELOPMENT_SEED, the default, are for choosing a recipe; to test
-one, give another --field-seed.
+one, give another --field-seed. `make sampling` makes the book's table.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from damm_lite.unet import RegressionUNet, UNet, UNetConfig
 
 DEVELOPMENT_SEED = 4_000_001
 EDGES = [0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 0.75]  # of bands of spatial frequency, cycles a pixel
+ABOUT = ["prediction", "schedule", "size", "steps", "batch", "seed", "field_seed", "sampler", "num_steps"]
 OPEN = 0.05  # pixels whose true spread exceeds this are open: the vessels do not settle them
 COVERING = 39  # samples between whose extremes the truth should lie: 38 of 40 times, 95 %
 TYPES = {
@@ -72,8 +74,9 @@ def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
     """Scores of samples (S, 1, H, W) for one field, given exact draws (D, 1, H, W).
 
     `crps` and `coverage` (of the first 39 samples) take every draw as the
-    truth in turn; `crps_exact` is what the draws themselves would score. All but SSIM and PSNR of the mean
-    are over the field's open pixels. Variances are sums, to be pooled.
+    truth in turn; `crps_exact` is what the draws themselves would score. All
+    but SSIM and PSNR are over the field's open pixels. Variances are sums, to
+    be pooled.
     """
     samples, draws = samples[:, None], draws[:, None]  # a batch of one
     region = draws.std(dim=0) > OPEN
@@ -82,7 +85,7 @@ def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
     places = (torch.arange(len(ranks)) + 0.5).double() / len(ranks) * 2 - 1  # middles of the ranks' shares
     density = ranks * len(ranks)  # 1 where flat
     slope, curvature = (density * places).mean() * 3, (density * (3 * places**2 - 1) / 2).mean() * 5
-    mean = samples.mean(dim=0)
+    found = {"mean": samples.mean(dim=0), "sample": samples[0]}
     return {
         "open": float(region.float().mean()),
         "crps": float(torch.stack([crps(samples, y)[region].mean() for y in truths]).mean()),
@@ -94,9 +97,8 @@ def score_field(samples: Tensor, draws: Tensor) -> dict[str, float]:
         "coverage": float(np.mean([coverage(samples[:COVERING], y, region) for y in truths])),
         "slope": float(slope),
         "curvature": float(curvature),
-        "ssim_mean": float(torch.cat([ssim(mean, y) for y in truths]).mean()),
-        "psnr_mean": float(torch.cat([psnr(mean, y) for y in truths]).mean()),
-        "ssim_sample": float(torch.cat([ssim(samples[0], y) for y in truths]).mean()),
+        **{f"ssim_{name}": float(torch.cat([ssim(x, y) for y in truths]).mean()) for name, x in found.items()},
+        **{f"psnr_{name}": float(torch.cat([psnr(x, y) for y in truths]).mean()) for name, x in found.items()},
     }
 
 
@@ -112,17 +114,32 @@ def _half_spread(draws):
     return torch.einsum("s,s...->...", places.to(ordered.dtype), ordered) / (count * (count - 1))
 
 
-def measure_fields(
-    model: UNet, schedule: NoiseSchedule, fields: list, num_samples: int, num_steps: int, sampler: Callable
-) -> pd.DataFrame:
-    """A row of `score_field` for each of the fields, (vessels, draws)."""
+def measure_fields(sample: Callable[[Tensor, list[int]], Tensor], fields: list, num_samples: int) -> pd.DataFrame:
+    """A row of `score_field` for each of the fields, (vessels, draws), of what
+    sample(vessels, seeds) returns.
+    """
     rows = []
-    for index, (vessels, draws) in enumerate(tqdm(fields, desc=f"{num_steps} steps", leave=False)):
-        conditions = vessels.expand(num_samples, *vessels.shape)
+    for index, (vessels, draws) in enumerate(tqdm(fields, desc="fields", leave=False)):
         seeds = [1000 * index + number for number in range(num_samples)]
-        samples = predict_unet(model, schedule, conditions, num_steps, seeds, sampler=sampler)[0]
-        rows.append({"field": index} | score_field(samples, draws))
+        rows.append({"field": index} | score_field(sample(vessels, seeds), draws))
     return pd.DataFrame(rows)
+
+
+def samples_of(
+    model: UNet, schedule: NoiseSchedule, num_steps: int, sampler: Callable, vessels: Tensor, seeds: list[int]
+) -> Tensor:
+    """A network's samples (S, 1, H, W), one for each seed, for the vessels (1, H, W) of a field."""
+    conditions = vessels.expand(len(seeds), *vessels.shape)
+    return predict_unet(model, schedule, conditions, num_steps, seeds, sampler=sampler)[0]
+
+
+def more_draws(vessels: Tensor, seeds: list[int]) -> Tensor:
+    """Exact draws in the place of a network's samples; as `samples_of`."""
+    image, maps = (vessels[0].numpy() + 1) / 2, []
+    for seed in seeds:
+        nuclei = simulate_nuclei(np.random.default_rng([DEVELOPMENT_SEED, 1, seed]), image)
+        maps.append(to_tensor(simulate_nanoparticles(image, nuclei)))
+    return torch.stack(maps)
 
 
 def summarise_fields(table: pd.DataFrame) -> pd.Series:
@@ -135,7 +152,7 @@ def summarise_fields(table: pd.DataFrame) -> pd.Series:
     for i, share in enumerate(exact / exact.sum()):
         if share >= 0.01:
             found[f"spread ratio, band {i}"] = (sums[f"band_{i}"] / exact.iloc[i]) ** 0.5
-    means = table[["coverage", "slope", "curvature", "ssim_mean", "psnr_mean", "ssim_sample"]].mean()
+    means = table[["coverage", "slope", "curvature", *table.filter(regex="ssim|psnr")]].mean()
     return pd.concat([pd.Series(found), means])
 
 
@@ -171,7 +188,7 @@ def train_branch(arguments: argparse.Namespace, folder: Path) -> tuple[UNet, Noi
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--prediction", choices=[*TYPES, "regression"], default="preconditioned")
+    parser.add_argument("--prediction", choices=[*TYPES, "regression", "exact"], default="preconditioned")
     parser.add_argument("--schedule", choices=SCHEDULES, default="shifted")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--widths", type=int, nargs=4, default=(16, 16, 32, 64))
@@ -189,23 +206,40 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def summarise_folder(folder: Path) -> pd.DataFrame:
+    """The scores of all tables in the folder, with their intervals: a row for each table and score."""
+    parts = []
+    for path in sorted(folder.glob("*-fields-*.csv")):
+        table = pd.read_csv(path)
+        about = table[ABOUT].iloc[0]
+        scores = with_intervals(table.drop(columns=ABOUT)).rename_axis("score").reset_index()
+        parts.append(scores.assign(**about)[[*ABOUT, *scores]])
+    return pd.concat(parts, ignore_index=True)
+
+
 def main() -> None:
     arguments = parse()
-    chosen = ("prediction", "schedule", "size", "steps", "batch", "seed")
-    name = "-".join(str(getattr(arguments, option)) for option in chosen)
-    model, schedule = train_branch(arguments, arguments.out / name)
+    name = "-".join(str(getattr(arguments, option)) for option in ABOUT[:6])
+    if arguments.prediction != "exact":
+        model, schedule = train_branch(arguments, arguments.out / name)
     fields = [
         exact_draws(index, arguments.size, arguments.draws, arguments.field_seed)
         for index in tqdm(range(arguments.fields), desc="exact draws")
     ]
-    for chosen in arguments.sampler:
-        sampler, _, steps = chosen.partition(":")
-        path = arguments.out / f"{name}-{sampler}-{steps}.csv"
+    for chosen in ["exact:0"] if arguments.prediction == "exact" else arguments.sampler:
+        sampler, _, num_steps = chosen.partition(":")
+        path = arguments.out / f"{name}-{sampler}-{num_steps}-fields-{arguments.field_seed}.csv"
         if not path.is_file():
-            table = measure_fields(model, schedule, fields, arguments.samples, int(steps), SAMPLERS[sampler])
+            sample = more_draws
+            if arguments.prediction != "exact":
+                sample = partial(samples_of, model, schedule, int(num_steps), SAMPLERS[sampler])
+            table = measure_fields(sample, fields, arguments.samples)
+            about = vars(arguments) | dict(sampler=sampler, num_steps=int(num_steps))
             with atomic_write(path) as whole:
-                table.to_csv(whole, index=False)
+                table.assign(**{column: about[column] for column in ABOUT}).to_csv(whole, index=False)
         print(path.stem, summarise_fields(pd.read_csv(path)).round(3).to_dict())
+    with atomic_write(arguments.out / "summary.csv") as whole:
+        summarise_folder(arguments.out).round(4).to_csv(whole, index=False)
 
 
 if __name__ == "__main__":

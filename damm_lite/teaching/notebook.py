@@ -17,6 +17,7 @@ from IPython.display import Markdown
 from damm_lite.download import fetch
 
 # Variables of every kernel, which are no parameters.
+PUBLIC_IMAGES = ("open-ms", "lightsheet")
 _OWN = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
@@ -25,7 +26,9 @@ def check_parameters(namespace: dict, *, profile: Sequence[str], folders: Sequen
     bring them to their types; `namespace` is `globals()`.
 
     `profile` lists the allowed values of the variable `profile`, `folders` the
-    variables that hold an existing folder or None, and `kinds` gives the type
+    variables that hold an existing folder, the name of public images that
+    `fetch` knows (None, and a word about it, where there is no network), or
+    None, and `kinds` gives the type
     of every other: bool ("false" is False, as on a command line), int (at
     least 1, or 0 where it is called seed or step), float (above 0), str, list,
     Path ("~" is the home folder), each also `| None`. Raises NameError for a
@@ -50,8 +53,19 @@ def check_parameters(namespace: dict, *, profile: Sequence[str], folders: Sequen
     for name, kind in kinds.items():
         namespace[name] = _of_kind(name, namespace[name], kind)
     for name in folders:
+        if str(namespace[name]) in PUBLIC_IMAGES and not namespace[name].is_dir():
+            namespace[name] = _public_or_none(name, str(namespace[name]))
         if namespace[name] is not None and not namespace[name].is_dir():
             raise FileNotFoundError(f"{name}: expected a folder or None, got {namespace[name]}, which is not there")
+
+
+def _public_or_none(name, images):
+    """The folder of public images; None, with the reason printed, where they cannot be had."""
+    try:
+        return fetch(images)
+    except OSError as error:
+        print(f"{error}.\n{name} = None instead: what follows shows the book's own sample, which is simulated.")  # noqa: T201
+        return None
 
 
 def _of_kind(name, value, kind):

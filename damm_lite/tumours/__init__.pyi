@@ -1,6 +1,8 @@
 from .fluorescence import FluorescenceDataset as FluorescenceDataset
 from .fluorescence import find_channel as find_channel
 from .fluorescence import first_channel as first_channel
+from .fluorescence import name_inside as name_inside
+from .fluorescence import read_channel as read_channel
 from .fluorescence import stretch as stretch
 from .simulate import Physics as Physics
 from .simulate import distance_to_vessels as distance_to_vessels
@@ -21,3 +23,5 @@ from .synthetic import shift_pair as shift_pair
 from .tiff import read_at_scale as read_at_scale
 from .tiff import read_stain as read_stain
 from .tiff import read_tiff as read_tiff
+from .tiff_header import channel_names as channel_names
+from .tiff_header import pixel_size as pixel_size

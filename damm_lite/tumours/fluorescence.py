@@ -2,6 +2,7 @@
 and secondary stain.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from torch.utils.data import Dataset
 
 from damm_lite.data import check_side
 from damm_lite.names import composed, is_hidden
-from damm_lite.tumours.tiff import read_stain
+from damm_lite.tumours.tiff import read_at_scale, read_stain
+from damm_lite.tumours.tiff_header import channel_names, pixel_size
+
+ASSUMED = 0.5  # µm a pixel, of a scan at 20x
 
 
 def stretch(image: np.ndarray, low: float = 0.0, high: float = 99.5) -> np.ndarray:
@@ -37,22 +41,31 @@ def _tiff_files(root):
     return sorted(p for p in found if not is_hidden(p.relative_to(root)))
 
 
+def _stem(path):
+    """A file's name without .tif, .tiff or .ome.tif, as names are compared."""
+    return composed(path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem)
+
+
 def find_channel(root: str | Path, channel: str) -> dict[str, Path]:
     """The files of one channel under `root`, by field: {field: path}.
 
-    Three layouts are read: `root/CHANNEL/FIELD.tif` (the paper's release: QD,
-    CD31, DAPI), `root/FIELD/CHANNEL.tif`, and `root/CHANNEL.tif` for a single
-    field. Hidden files are passed over. Raises FileNotFoundError for a missing
-    folder, ValueError for a channel that is not there, naming those that are,
-    and for two files that could both be meant, naming them.
+    Four layouts are read: `root/CHANNEL/FIELD.tif` (the paper's release: QD,
+    CD31, DAPI), `root/FIELD/CHANNEL.tif`, `root/CHANNEL.tif` for a single
+    field, and `root/FIELD.ome.tif` with all channels in each file, by the
+    names inside (see `channel_names`, and `name_inside` to read them). Hidden
+    files are passed over. Raises FileNotFoundError for a missing folder,
+    ValueError for a channel that is not there, naming those that are, for two
+    files that could both be meant, naming them, and as `channel_names`.
     """
     root, files, channel = Path(root), _tiff_files(root), composed(channel)
     inside = [p for p in files if p.parent != root]
     layouts = [
-        [(composed(p.stem), p) for p in inside if composed(p.parent.name) == channel],
-        [(root.name, p) for p in files if p.parent == root and composed(p.stem) == channel],
-        [(composed(p.parent.name), p) for p in inside if composed(p.stem) == channel],
+        [(_stem(p), p) for p in inside if composed(p.parent.name) == channel],
+        [(root.name, p) for p in files if p.parent == root and _stem(p) == channel],
+        [(composed(p.parent.name), p) for p in inside if _stem(p) == channel],
     ]
+    names = {p: channel_names(p) for p in files if p.parent == root and _stem(p) != channel}
+    layouts.append([(_stem(p), p) for p, there in names.items() if channel in there])
     found = [(field, path) for layout in layouts for field, path in layout]
     by_field = dict(found)
     for field, path in found:
@@ -61,9 +74,31 @@ def find_channel(root: str | Path, channel: str) -> dict[str, Path]:
             raise ValueError(f"{root}: two files for channel {channel!r}: {path} and {other}; remove one")
     if by_field:
         return by_field
-    names = sorted({p.stem for p in files} | {p.parent.name for p in files if p.parent != root})
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    known = {_stem(p) for p in files} | {p.parent.name for p in inside} | {n for there in names.values() for n in there}
+    shown = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
     raise ValueError(f"{root}: no channel {channel!r}; found {shown or 'no TIFF files'}")
+
+
+def name_inside(path: str | Path, channel: str) -> str | None:
+    """What `read_stain` takes to read `channel` from a file that `find_channel`
+    found: its name where the file holds a channel of that name; None where
+    the file is one stain, whatever its name. Raises as `channel_names`.
+    """
+    return channel if composed(channel) in channel_names(path) else None
+
+
+def read_channel(path: str | Path, channel: str, pixel: float | None = None, wanted: float = 2.0) -> np.ndarray:
+    """One channel of a file that `find_channel` found, at pixels of `wanted`
+    µm, as `read_at_scale` reads it; (H, W) in [0, 1].
+
+    Where neither `pixel` nor the file says how large its pixels are, a warning
+    says that those of a 20x scan, 0.5 µm, are taken.
+    """
+    inside = name_inside(path, channel)
+    if pixel is None and pixel_size(path, inside) is None:
+        warnings.warn(f"{path} does not say how large its pixels are: {ASSUMED} µm are taken", stacklevel=2)
+        pixel = ASSUMED
+    return read_at_scale(path, pixel, wanted, inside)
 
 
 def first_channel(root: str | Path, candidates: list[str]) -> str:
@@ -113,7 +148,7 @@ class FluorescenceDataset(Dataset):
                     there = next(f[field] for f in files.values() if field in f)
                     raise FileNotFoundError(f"{there}: has no counterpart in channel {channel!r}")
                 path = files[channel][field]
-                image = read_stain(path)
+                image = read_stain(path, name_inside(path, channel))
                 stack.append(normalise(image) if normalise else image)
                 if stack[-1].shape != stack[0].shape:
                     raise ValueError(

@@ -1,17 +1,26 @@
 """TIFF files: whole, right way up, in one range, or refused by name."""
 
 import math
-import re
-import struct
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from skimage.transform import resize_local_mean
 
-MAX_PIXELS = 2**26  # all channels together: 8192 x 8192; larger ones are for `predict_slide`
-WHITE_IS_ZERO, COLOURS = tifffile.PHOTOMETRIC.MINISWHITE, (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
-GREY_OR_COLOUR = (tifffile.PHOTOMETRIC.MINISBLACK, WHITE_IS_ZERO, *COLOURS)
+from damm_lite.tumours.tiff_header import (
+    COLOURS,
+    MAX_PIXELS,
+    SAME_SIZE,
+    WHITE_IS_ZERO,
+    Refused,
+    axes_of,
+    channel_names,
+    choose,
+    largest_value,
+    open_tiff,
+    pixel_size,
+)
+
 ORIENTATION = 274  # the tag that says where the first row and column of the pixels lie
 UPRIGHT = {  # how to turn (..., H, W) for each of its values
     1: lambda x: x,
@@ -31,44 +40,57 @@ def read_tiff(path: str | Path) -> np.ndarray:
     several channels.
 
     Integers are divided by the largest value of their type, so 16-bit and
-    8-bit copies of one image agree; booleans become 0 and 1; floats are taken
-    as they are. Where white is stored as 0 the image is inverted, and it is
+    8-bit copies of one image agree, or by that of the camera's bits where the
+    file says how many (see `largest_value`): a 12-bit camera's file that does
+    not say so stays below 0.07. Booleans become 0 and 1; floats are taken as
+    they are. Where white is stored as 0 the image is inverted, and it is
     turned upright as its orientation tag says. Of a pyramid the full
     resolution is read. Raises FileNotFoundError, or ValueError naming the
-    file, what was found and what was expected: not a whole TIFF, more than
-    three axes, negative or non-finite values, floats outside [0, 1], 32-bit
-    integers of which too few would stay different.
+    file, what was found and what was expected: not a whole TIFF, several
+    images, a compression that needs another library, more than three axes,
+    negative or non-finite values, floats outside [0, 1], 32-bit integers of
+    which too few would stay different.
     """
     return _read(path)[0]
 
 
-def _read(path):
-    """(image of `read_tiff`, whether its channels are the colours of RGB)."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with tifffile.TiffFile(path, _multifile=False) as tiff:  # an OME header may name other files: not read
-            _check_pages(tiff)
-            series = tiff.series[0]
-            shape, axes, page = series.shape, series.axes, series.keyframe
-            turn = UPRIGHT[_orientation(series)]
-            if not 0 < np.prod(shape, dtype=float) <= MAX_PIXELS:
-                raise ValueError(f"expected between 1 and {MAX_PIXELS} values, got shape {shape}")
-            if tiff.shaped_metadata and np.prod(tiff.shaped_metadata[0]["shape"], dtype=float) > np.prod(shape):
-                raise ValueError(f"expected shape {tiff.shaped_metadata[0]['shape']} as its header says, got {shape}")
-            pixels = series.asarray()
-    except Exception as error:  # a broken file can fail anywhere inside the decoder
-        raise ValueError(f"{path}: expected a whole TIFF image, got: {error}") from error
-
-    single = tuple(i for i, (n, axis) in enumerate(zip(shape, axes, strict=True)) if n == 1 and axis not in "YX")
-    pixels = pixels.squeeze(single)
-    if axes.endswith("S") and pixels.ndim == 3:  # RGB(A) samples come last
+def _read(path, channel=None):
+    """(image of `read_tiff` or one channel of it, whether its channels are the colours of RGB)."""
+    with open_tiff(path) as tiff:
+        series, plane = choose(tiff, channel)
+        turn, page = UPRIGHT[_orientation(series)], series.keyframe
+        axes, shape = axes_of(series)
+        if len(axes) > 3 or "YX" not in (axes, axes[1:], axes[:2]):
+            raise Refused(f"expected (H, W) or (C, H, W), got shape {series.shape} with axes {series.axes}")
+        alone = plane is not None and axes[1:] == "YX" and len(series.pages) == shape[0]  # a page for each channel
+        if not 0 < np.prod(shape[1:] if alone else shape, dtype=float) <= MAX_PIXELS:
+            raise Refused(f"expected between 1 and {MAX_PIXELS} values, got shape {shape}")
+        _check_shaped(tiff)
+        _check_decoders(page)
+        pixels = series.pages[plane].asarray().reshape(shape[1:]) if alone else series.asarray().reshape(shape)
+        largest = largest_value(tiff, series)
+    if pixels.ndim == 3 and axes[:2] == "YX":  # samples, as of RGB(A), come last
         pixels = np.moveaxis(pixels, -1, 0)
-    if pixels.ndim not in (2, 3):
-        raise ValueError(f"{path}: expected (H, W) or (C, H, W), got shape {shape} with axes {axes}")
-    image = turn(unit_range(path, pixels))
+    if pixels.ndim == 3 and plane is not None:
+        pixels = pixels[plane]
+    image = turn(unit_range(path, pixels, largest))
     return np.ascontiguousarray(1 - image if _is_inverted(page) else image), page.photometric in COLOURS
+
+
+def _check_decoders(page):
+    """Raise ValueError where tifffile needs another library for these pixels."""
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.predictor not in tifffile.TIFF.UNPREDICTORS:
+        raise Refused(
+            f"expected pixels that can be unpacked here, got compression {page.compression!r} and predictor "
+            f"{page.predictor!r}; more kinds can with imagecodecs: pip install imagecodecs"
+        )
+
+
+def _check_shaped(tiff):
+    """Raise ValueError where tifffile's own header says more than there is."""
+    for said in tiff.shaped_metadata or ():
+        if np.prod(said["shape"], dtype=float) > sum(series.size for series in tiff.series):
+            raise ValueError(f"expected shape {said['shape']} as its header says, got {tiff.series[0].shape}")
 
 
 def _is_inverted(page):
@@ -81,48 +103,22 @@ def _is_inverted(page):
 
 def _orientation(series):
     """The one orientation of all pages; 1, upright, where nothing is said."""
-    pages = [page for page in series.pages if page is not None]
+    if None in (pages := list(series.pages)):
+        raise Refused(f"expected all {len(pages)} planes of its header, got some missing")
     found = {page.aspage().tags.valueof(ORIENTATION, default=1) for page in pages}
     if len(found) != 1 or not found <= UPRIGHT.keys():
-        raise ValueError(f"expected one orientation from 1 to 8 for all pages, got {sorted(map(str, found))}")
+        raise Refused(f"expected one orientation from 1 to 8 for all pages, got {sorted(map(str, found))}")
     return found.pop()
 
 
-def _check_pages(tiff):
-    """Raise ValueError where the headers do not agree with the bytes: tifffile
-    would guess, and could return another image than was written.
-    """
-    size, pages = tiff.filehandle.size, list(tiff.pages)
-    tiff.filehandle.seek(tiff.pages.next_page_offset)
-    (following,) = struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))
-    if following:
-        raise ValueError(f"expected {len(pages)} pages as found, got one more, broken or seen before")
-    for page in pages:
-        if page.photometric not in GREY_OR_COLOUR:
-            raise ValueError(f"expected grey values or RGB, got {page.photometric}")
-        if page.bitspersample not in (1, 8 * page.dtype.itemsize):
-            raise ValueError(f"expected pixels of 1, 8, 16, 32 or 64 bits, got {page.bitspersample}")
-        if not page.databytecounts or not all(page.databytecounts):
-            raise ValueError("expected all strips or tiles, got some of no bytes")
-        if any(start + n > size for start, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
-            raise ValueError(f"expected pixels within its {size} bytes, got some beyond")
-        unpacked, packed = np.prod(page.chunks, dtype=float) * page.dtype.itemsize, max(page.databytecounts)
-        if unpacked > 8 * MAX_PIXELS or (page.compression != 1 and packed > 2 * unpacked + 1024):
-            raise ValueError(f"expected strips or tiles of {unpacked:g} bytes, got one of {packed} that is packed")
-    for header in (tiff.ome_metadata or "").split("<Pixels")[1:]:
-        sizes = re.findall(r'Size[ZCT]="(\d+)"', header.partition(">")[0])
-        planes = sum(page.samplesperpixel for page in pages)
-        if math.prod(map(int, sizes)) > planes:
-            raise ValueError(f"expected {' x '.join(sizes)} planes as its OME header says, got {planes}")
-
-
-def unit_range(path: str | Path, pixels: np.ndarray) -> np.ndarray:
+def unit_range(path: str | Path, pixels: np.ndarray, largest: int | None = None) -> np.ndarray:
     """Pixels of any shape and real type as float32 in [0, 1]; converts and
-    raises as `read_tiff`, naming `path`.
+    raises as `read_tiff`, naming `path`. `largest` becomes 1; it is that of
+    the type for None.
     """
     if pixels.dtype.kind not in "buif":
         raise ValueError(f"{path}: expected integer or real pixels, got {pixels.dtype}")
-    largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1
+    largest = largest or (np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1)
     image = np.empty(pixels.shape, np.float32)  # divided piece by piece, for float64 would take twice the memory
     with np.errstate(over="ignore"):
         np.divide(pixels, np.float64(largest), out=image, dtype=np.float64, casting="unsafe")
@@ -141,35 +137,50 @@ def unit_range(path: str | Path, pixels: np.ndarray) -> np.ndarray:
     return image
 
 
-def read_stain(path: str | Path) -> np.ndarray:
+def read_stain(path: str | Path, channel: str | int | None = None) -> np.ndarray:
     """Read one stain as a grey float32 (H, W) in [0, 1].
 
-    An RGB(A) file counts as grey where its three colours are equal; slices or
-    channels of other files do not. Raises as
-    `read_tiff`, and ValueError for any other image of several channels and for
-    a constant one.
+    `channel` chooses one of several by its name (see `channel_names`) or its
+    number from 0; None is for files of one. An RGB(A) file counts as grey
+    where its three colours are equal; slices or channels of other files do
+    not. Raises as `read_tiff`, and ValueError for a channel that is not there
+    or there twice, for None where there are several, and for a constant one.
     """
-    image, is_colour = _read(path)
+    image, is_colour = _read(path, channel)
     if image.ndim == 3:
         if not is_colour or len(image) not in (3, 4) or not (image[0] == image[1:3]).all():
-            raise ValueError(f"{path}: expected one grey channel, got {len(image)} different ones; split them first")
+            names = ", ".join(channel_names(path)) or f"0 to {len(image) - 1}"
+            raise ValueError(
+                f"{path}: expected one grey channel, got {len(image)} different ones; "
+                f"where they are channels, choose one: {names}"
+            )
         image = image[0]
     if image.min() == image.max():
         raise ValueError(f"{path}: expected an image, got the constant {image.min():g}")
     return image
 
 
-def read_at_scale(path: str | Path, pixel: float, wanted: float = 2.0) -> np.ndarray:
-    """Read one stain and resize it from pixels of `pixel` µm to pixels of
-    about `wanted` µm; float32 (H, W) in [0, 1].
+def read_at_scale(
+    path: str | Path, pixel: float | None = None, wanted: float = 2.0, channel: str | int | None = None
+) -> np.ndarray:
+    """Read one stain, as `read_stain` does, and resize it from pixels of
+    `pixel` µm to pixels of about `wanted` µm; float32 (H, W) in [0, 1].
 
-    Each new pixel is the mean of what it covers. Raises as `read_stain`, and
-    ValueError where a size is not positive or the new image would have no
-    pixels or too many.
+    `pixel` None takes the size that the file says (see `pixel_size`). Each new
+    pixel is the mean of what it covers. Raises as `read_stain` and
+    `pixel_size`, and ValueError where the file says nothing and `pixel` is
+    None, where both differ by more than 2 %, where a size is not positive, or
+    where the new image would have no pixels or too many.
     """
+    said = pixel_size(path, channel)
+    if said is None and pixel is None:
+        raise ValueError(f"{path}: expected the size of a pixel in the file or as `pixel`, in µm, got neither")
+    pixel = said if pixel is None else pixel
     if not (pixel > 0 and wanted > 0):
         raise ValueError(f"{path}: expected pixels of more than 0 µm, got {pixel:g} and {wanted:g}")
-    image = read_stain(path)
+    if said and abs(pixel / said - 1) > SAME_SIZE:
+        raise ValueError(f"{path}: expected pixels of {said:g} µm as the file says, got pixel = {pixel:g}")
+    image = read_stain(path, channel)
     shape = [round(side * pixel / wanted) for side in image.shape]
     if 0 in shape or math.prod(shape) > MAX_PIXELS:
         raise ValueError(f"{path}: expected an image at {wanted:g} µm, got {shape[0]} x {shape[1]} pixels of it")
