@@ -78,6 +78,26 @@ def test_a_case_is_one_however_its_accents_are_written(tmp_path):
     assert {case: set(files) for case, files in find_cases(tmp_path).items()} == {"Ren\u00e9": {"flair", "t1", "t2"}}
 
 
+@pytest.mark.parametrize(
+    "names, case",
+    [
+        ({"t1": "T1", "t1ce": "T1GD", "t2": "T2", "flair": "FLAIR"}, "UPENN-GBM-00001_11"),
+        ({"t1": "T1", "t1ce": "T1c", "flair": "FLAIR", "seg": "tumor_segmentation"}, "UCSF-PDGM-0004"),
+        ({"t1": "t1", "t1ce": "t1Gd", "t2": "t2", "flair": "flair"}, "TCGA-02-0003_1997.06.08"),
+        ({"t1": "T1", "t1ce": "CT1", "t2": "T2", "flair": "FLAIR"}, "Patient-001_week-044"),
+        ({"t1": "T1w", "t1ce": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR"}, "sub-07_ses-02"),
+        ({"t1": "t1", "t1ce": "t1ce", "flair": "flair", "seg": "lesion"}, "openms_patient07"),
+    ],
+)
+def test_contrasts_are_known_by_the_names_of_other_collections(tmp_path, names, case):
+    for name in names.values():
+        (tmp_path / f"{case}_{name}.nii.gz").touch()
+    ((found, files),) = find_cases(tmp_path).items()
+    assert found == case and {contrast: path.name for contrast, path in files.items()} == {
+        contrast: f"{case}_{name}.nii.gz" for contrast, name in names.items()
+    }
+
+
 def test_items_hold_what_the_files_do(tmp_path):
     """At one pixel a voxel nothing is resized, so every value can be recomputed from the file."""
     write_case(tmp_path, "a")

@@ -49,6 +49,24 @@ def test_every_orientation(tmp_path, volume, codes, tilt):
     assert changed <= {"datatype", "bitpix", "scl_slope", "scl_inter", "descrip"}
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("more", [(1,), (1, 1)])
+def test_axes_of_length_one_are_left_out(tmp_path, volume, more, suffix):
+    image = turned(volume, "LPS", 0.2)
+    longer = nib.Nifti1Image(np.asarray(image.dataobj).reshape(*image.shape, *more), image.affine)
+    nib.save(longer, tmp_path / f"in{suffix}")
+    read, source = read_nifti(tmp_path / f"in{suffix}")
+    np.testing.assert_array_equal(read, volume)
+    np.testing.assert_allclose(source.affine, image.affine, atol=1e-6)
+    write_nifti(tmp_path / "out.nii.gz", read, tmp_path / f"in{suffix}")
+    back = nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(back.get_fdata(), image.get_fdata())
+    np.testing.assert_array_equal(back.affine, source.affine)
+    nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 2), np.float32), np.eye(4)), tmp_path / "two.nii")
+    with pytest.raises(ValueError, match=r"two.nii: expected a 3-D volume .*got shape \(6, 7, 8, 2\)"):
+        read_nifti(tmp_path / "two.nii")
+
+
 @pytest.mark.parametrize("dtype, slope", [("uint8", 1), ("int16", 1), ("int16", 0.5), ("float32", 1), ("float64", 1)])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_every_type(tmp_path, volume, dtype, slope, suffix):

@@ -1,8 +1,10 @@
-"""Cases of the BraTS challenge on disk: found, checked, and split by patient.
+"""Cases on disk, as of the BraTS challenge: found, checked, and split by patient.
 
 A case has one file per contrast, `CASE_t1.nii.gz`, `_t1ce`, `_t2`, `_flair`
 and perhaps `_seg` (2012-2021), or `CASE-t1n.nii.gz`, `-t1c`, `-t2w`, `-t2f`
-and `-seg` (since 2023), skull-stripped: 0 outside the brain.
+and `-seg` (since 2023), skull-stripped: 0 outside the brain. `SUFFIXES` has
+the names of other collections: UPENN-GBM, UCSF-PDGM, TCGA, LUMIERE, BIDS,
+open_ms_data.
 """
 
 import os
@@ -18,14 +20,16 @@ from damm_lite.names import composed, is_hidden
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
 SUFFIXES = {
-    "t1": ("t1", "t1n"),
-    "t1ce": ("t1ce", "t1c"),
+    "t1": ("t1", "t1n", "t1w"),
+    "t1ce": ("t1ce", "t1c", "t1gd", "ct1"),
     "t2": ("t2", "t2w"),
     "flair": ("flair", "t2f"),
-    "seg": ("seg",),
+    "seg": ("seg", "tumor_segmentation", "lesion"),
 }
 CONTRAST = {suffix: contrast for contrast, suffixes in SUFFIXES.items() for suffix in suffixes}
-FILE_NAME = re.compile(rf"(?P<case>.+)[_-](?P<suffix>{'|'.join(CONTRAST)})\.nii(\.gz)?", re.IGNORECASE)
+FILE_NAME = re.compile(
+    rf"(?P<case>.+?)(?P<agent>_ce-[a-z0-9]+)?[_-](?P<suffix>{'|'.join(CONTRAST)})\.nii(\.gz)?", re.IGNORECASE
+)
 
 
 def find_cases(root: str | Path) -> dict[str, dict[str, Path]]:
@@ -54,6 +58,8 @@ def find_cases(root: str | Path) -> dict[str, dict[str, Path]]:
                 continue
             files, path = cases.setdefault(composed(found["case"]), {}), Path(folder, name)
             contrast = CONTRAST[found["suffix"].lower()]
+            if found["agent"] and contrast == "t1":  # BIDS says so of a T1 with contrast agent
+                contrast = "t1ce"
             first = files.setdefault(contrast, path)
             if path not in (first, first.with_name(first.name + ".gz")):
                 raise ValueError(f"case {found['case']}: two files for {contrast}: {first} and {path}")

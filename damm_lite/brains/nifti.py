@@ -18,7 +18,8 @@ MADE_HERE = b"damm_lite prediction"  # in the header of every file written here;
 
 
 def read_nifti(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Image]:
-    """Read a 3-D NIfTI file: (volume (X, Y, Z), image).
+    """Read a 3-D NIfTI file: (volume (X, Y, Z), image). Further axes of
+    length 1 are left out.
 
     The volume is turned to RAS and keeps its type; the image has the header
     and affine as they are on disk. Raises FileNotFoundError, or ValueError
@@ -34,7 +35,7 @@ def read_nifti(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Image]:
                 unpacked = file.read(most + 1)
             if len(unpacked) > most:
                 raise ValueError(f"expected at most {most} bytes, as its header says, once unpacked")
-            whole = type(image).from_bytes(unpacked)
+            whole = _squeezed(type(image).from_bytes(unpacked))
         volume = np.asanyarray(nib.as_closest_canonical(whole).dataobj)
     except Exception as error:  # a broken file can fail anywhere inside the reader
         raise ValueError(f"{path}: expected a whole NIfTI file, got: {error}") from error
@@ -57,7 +58,7 @@ def read_header(path: str | Path) -> nib.Nifti1Image:
         voxels_from = kind(start[: kind.sizeof_hdr], check=False)["vox_offset"]
         if not 0 <= voxels_from <= MAX_HEADER:  # all before them is read at once
             raise ValueError(f"expected voxels after at most {MAX_HEADER} bytes, got {voxels_from}")
-        image = nib.load(path)
+        image = _squeezed(nib.load(path))
     except Exception as error:  # a broken header can fail anywhere inside the reader
         raise ValueError(f"{path}: expected a NIfTI file, got: {error}") from error
     if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is one, too
@@ -71,6 +72,13 @@ def read_header(path: str | Path) -> nib.Nifti1Image:
         raise ValueError(f"{path}: expected voxels with sides of {ZOOMS[0]:g} to {ZOOMS[1]:g} mm, got {zooms.tolist()}")
     if not np.isfinite(image.affine).all() or np.isnan(nib.io_orientation(image.affine)).any():
         raise ValueError(f"{path}: expected an affine that turns, shifts and scales, got {image.affine.tolist()}")
+    return image
+
+
+def _squeezed(image):
+    """The image without axes of length 1 behind the third; nothing is read."""
+    if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
+        return type(image)(image.dataobj.reshape(image.shape[:3]), image.affine, image.header)
     return image
 
 
