@@ -97,8 +97,13 @@ lock:
 clean:
 	rm -rf .venv _build web/node_modules *.egg-info .pytest_cache .ruff_cache
 
+# TORCH_INDEX is an index of PyTorch's own, such as https://download.pytorch.org/whl/cpu, whose wheels are smaller.
 .venv/installed: constraints.txt requirements.txt requirements-dev.txt pyproject.toml
-	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	    { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1)."; \
+	      echo "Install one, and name it: make book PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt \
+	    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements-dev.txt
 	touch $@
 
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py

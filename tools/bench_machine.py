@@ -192,7 +192,7 @@ def reverse_step(side: int, batch: int) -> Callable:
 def machine() -> dict[str, Any]:
     """The columns of a table that say when and on what it was measured."""
     name = torch.cuda.get_device_name() if ON_GPU else get_cpu_info().get("brand_raw", platform.machine())
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return dict(date=f"{now:%Y-%m-%d}", machine=name, threads=torch.get_num_threads(), torch=torch.__version__)
 
 
