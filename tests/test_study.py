@@ -8,6 +8,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
+from damm_lite.data import Kept
 from damm_lite.experiments import methods, study
 from damm_lite.experiments.methods import TRAININGS, USES, Budget, Guided, Tuned
 from damm_lite.prediction_types import PredictsPreconditioned
@@ -149,3 +150,20 @@ def test_the_command_keeps_each_run_and_does_none_twice(tmp_path, monkeypatch):
     study.main()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "study.csv"), whole)
     assert Tuned() == Tuned(0.5, 1.0, 1.0)
+
+
+def test_patches_are_drawn_when_asked_for_and_once():
+    class Counted(SyntheticTumours):
+        drawn = []
+
+        def __getitem__(self, index):
+            item = super().__getitem__(index)
+            self.drawn.append(index)
+            return item
+
+    patches = Kept(Counted(6, 16, seed=0), ("target", "primary"))
+    assert len(patches) == 6 and Counted.drawn == []
+    first = patches[4]
+    assert patches[4] is first and Counted.drawn == [4] and set(first) == {"target", "primary"}
+    assert len(list(patches)) == 6 and sorted(Counted.drawn) == list(range(6))
+    torch.testing.assert_close(first["target"], SyntheticTumours(6, 16, seed=0)[4]["target"], rtol=0, atol=0)

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from damm_lite import prediction_types, samplers
 from damm_lite.atomic import atomic_write
 from damm_lite.checkpoint import load_checkpoint
-from damm_lite.data import to_tensor
+from damm_lite.data import Kept, to_tensor
 from damm_lite.distributions import coverage, crps, rank_histogram, variance_by_frequency
 from damm_lite.losses import squared_error
 from damm_lite.metrics import psnr, ssim
@@ -172,7 +172,7 @@ def train_branch(arguments: argparse.Namespace, folder: Path) -> tuple[UNet, Noi
     regression = arguments.prediction == "regression"
     model = RegressionUNet(config) if regression else UNet(config, TYPES[arguments.prediction])
     patches = SyntheticTumours(arguments.patches, arguments.size, arguments.seed + 1, divergent_fraction=0.0)
-    patches = [{key: item[key] for key in ("target", "primary")} for item in tqdm(patches, desc="patches")]
+    patches = Kept(patches, ("target", "primary"))
     settings = TrainConfig(
         num_steps=arguments.steps,
         batch_size=arguments.batch,

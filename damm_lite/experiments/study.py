@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from damm_lite.atomic import atomic_write
-from damm_lite.data import chunks, stack
+from damm_lite.data import Kept, chunks, stack
 from damm_lite.distributions import crps
 from damm_lite.experiments.baselines import DistanceBaseline
 from damm_lite.experiments.methods import (
@@ -141,7 +141,7 @@ TUNES = {"concatenation, dropout": tune_guidance, "ours": tune_gates, "ours, rob
 def run(name: str, regime: str, seed: int, budget: Budget, batch: dict, folder: Path) -> pd.DataFrame:
     """Train, tune and score; a row for each method of the training and each patch of `batch`."""
     patches = SyntheticTumours(budget.patches, budget.size, 100 + seed, REGIMES[regime])
-    patches = [{key: item[key] for key in ("target", "primary", "secondary")} for item in tqdm(patches, desc="patches")]
+    patches = Kept(patches, ("target", "primary", "secondary"))
     model, schedule = TRAININGS[name](budget, patches, seed, folder)
     tuned = Tuned()
     if name in TUNES:
