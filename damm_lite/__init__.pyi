@@ -2,6 +2,11 @@ from . import brains as brains
 from . import experiments as experiments
 from . import teaching as teaching
 from . import tumours as tumours
+from .autoencoder import Autoencoder as Autoencoder
+from .autoencoder import AutoencoderConfig as AutoencoderConfig
+from .autoencoder import LatentDAMMNet as LatentDAMMNet
+from .autoencoder import autoencoder_loss as autoencoder_loss
+from .autoencoder import standardise as standardise
 from .brains.brats import BraTSSliceDataset as BraTSSliceDataset
 from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import load_pretrained as load_pretrained

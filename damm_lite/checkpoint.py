@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # four times as fast as PyTorch's, same bytes: a state has thousands of tensors
 from torch import nn
 
-from damm_lite import damm, fusion, prediction_types, schedules, unet
+from damm_lite import autoencoder, damm, fusion, prediction_types, schedules, unet
 from damm_lite.atomic import atomic_write
 from damm_lite.download import fetch
 from damm_lite.identity import differences
@@ -56,8 +56,9 @@ def load_checkpoint(path: str | Path, parts: Iterable[type] = ()) -> tuple[nn.Mo
         try:
             description = _description(file, {"network", "arguments", "about"})
             arguments = {k: _made_known(v, parts) for k, v in description["arguments"].items()}
-            arguments["config"] = unet.UNetConfig(**arguments["config"])
             network = _made_known({"part": description["network"]}, parts)
+            config_type = getattr(network, "config_type", unet.UNetConfig)
+            arguments["config"] = config_type(**arguments["config"])
             with torch.device("meta"):  # sizes alone
                 wanted = {f"model.{key}": value for key, value in network(**arguments).state_dict().items()}
                 wanted[SCHEDULE] = torch.empty(file.get_slice(SCHEDULE).get_shape())
@@ -100,7 +101,7 @@ def _name_of(part):
 
 def _own_parts():
     """{name: class} of all that a network of the package can be made of."""
-    modules = (damm, unet, fusion, prediction_types)
+    modules = (damm, unet, fusion, prediction_types, autoencoder)
     return {_name_of(value): value for module in modules for value in vars(module).values() if isinstance(value, type)}
 
 

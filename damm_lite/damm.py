@@ -60,6 +60,7 @@ class DAMMNet(nn.Module):
     """
 
     conditions = ("primary", "secondary")  # what training passes of a batch
+    factor = 1  # by which what is noised is smaller than the images
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class DAMMNet(nn.Module):
         )
         self.primary_channels = config.in_channels - config.out_channels
         self.secondary_channels = secondary_channels or self.primary_channels
+        self.image_channels = config.out_channels, self.primary_channels, self.secondary_channels
         if self.primary_channels < 1:
             raise ValueError("config.in_channels: expected xt and at least one primary channel")
         multi_config = UNetConfig(
@@ -130,6 +132,14 @@ class DAMMNet(nn.Module):
         """The multi-modal branch's output (B, C, H, W)."""
         h = self.uafm(encoded.uni[-1], encoded.multi[-1], encoded.confidence_map)
         return self.multi.decode(h, encoded.multi, encoded.e)
+
+    def to_latent(self, image: Tensor) -> Tensor:
+        """What is noised in the place of an image: the image itself."""
+        return image
+
+    def from_latent(self, latent: Tensor) -> Tensor:
+        """The image that it stands for."""
+        return latent
 
     def forward(self, xt: Tensor, t: Tensor, primary: Tensor, secondary: Tensor) -> DAMMOutput:
         encoded = self.encode(xt, t, primary, secondary)

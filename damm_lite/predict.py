@@ -95,6 +95,7 @@ def draw_sample(
     draw this and each step's.
     """
     gate, decisions = copy.deepcopy(gate), []
+    conditions = [model.to_latent(image) for image in conditions]
     encode = partial(_encode_uni, model) if isinstance(gate, AlwaysUni) else model.encode
 
     def denoiser(xt, t):
@@ -104,7 +105,7 @@ def draw_sample(
 
     generators = None if torch.is_tensor(noise) else noise
     noise = noise if torch.is_tensor(noise) else first_noise(model, conditions[0], generators)
-    return sampler(denoiser, schedule, noise, num_steps, generators), decisions
+    return model.from_latent(sampler(denoiser, schedule, noise, num_steps, generators)), decisions
 
 
 def _encode_uni(model, xt, t, primary, secondary):

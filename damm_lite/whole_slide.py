@@ -98,21 +98,23 @@ def predict_slide(
     if path.exists():
         raise FileExistsError(f"{path}: is there already; expected the name of a new file")
     side, conditions = tiling.tile, {"primary": primary, "secondary": secondary}
-    shape = (model.config.out_channels, *primary.shape[1:])
-    for (name, image), channels in zip(
-        conditions.items(), (model.primary_channels, model.secondary_channels), strict=True
-    ):
+    if side % (4 * model.factor):
+        raise ValueError(f"tile: expected a multiple of {4 * model.factor} pixels, got {side}")
+    shape = (model.image_channels[0], *primary.shape[1:])
+    for (name, image), channels in zip(conditions.items(), model.image_channels[1:], strict=True):
         _check_slide(name, image, (channels, *shape[1:]), side)
     rows, columns = (tiling.starts(length) for length in shape[1:])
     corners, weights = list(product(rows, columns)), list(product(*map(tiling.weights, shape[1:])))
     model, device, decided = for_inference(model), next(model.parameters()).device, []
-    noise = torch.randn(shape[0], side, side, generator=generator_of(tiling.seed, 0))
+    latent = side // model.factor
+    noise = torch.randn(model.config.out_channels, latent, latent, generator=generator_of(tiling.seed, 0))
     with atomic_write(path) as whole:
         out = tifffile.memmap(whole, shape=shape, dtype=np.float32, photometric="minisblack")
         for first in tqdm(range(0, len(corners), tiling.batch_size), desc="tiles", unit_scale=tiling.batch_size):
             part = slice(first, first + tiling.batch_size)
             tiles = [_cut(name, image, corners[part], side).to(device) for name, image in conditions.items()]
-            noises = torch.stack([noise.roll((-y, -x), dims=(1, 2)) for y, x in corners[part]]).to(device)
+            shifts = [(-y // model.factor, -x // model.factor) for y, x in corners[part]]
+            noises = torch.stack([noise.roll(shift, dims=(1, 2)) for shift in shifts]).to(device)
             x0, decisions = draw_sample(model, schedule, tiles, noises, num_steps, gate)
             for (y, x), (down, across), tile in zip(corners[part], weights[part], x0.cpu().numpy(), strict=True):
                 out[:, y : y + side, x : x + side] += np.outer(down, across) * (tile + 1) / 2
