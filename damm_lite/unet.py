@@ -182,16 +182,20 @@ class Backbone(nn.Module):
         """
         for block in self.middle:
             h = block(h, e)
-        h = _stage(self.quarter_stage, h, features[6:], e)
+        h = decode_stage(self.quarter_stage, h, features[6:], e)
         h = self.up_to_half(h)  # (B, w2, H/2, W/2)
-        h = _stage(self.half_stage, h, features[3:6], e)
+        h = decode_stage(self.half_stage, h, features[3:6], e)
         h = self.up_to_full(h)  # (B, w1, H, W)
-        h = _stage(self.full_stage, h, features[:3], e)
+        h = decode_stage(self.full_stage, h, features[:3], e)
         return self.out_conv(h)
 
 
-def _stage(blocks, h, features, e):
-    """Three blocks, each of which takes in one of three skips, the last first."""
+def decode_stage(blocks: nn.ModuleList, h: Tensor, features: list[Tensor], e: Tensor) -> Tensor:
+    """Blocks of one resolution, each of which takes in a skip, the last first:
+    h (B, C, H, W) and features of that size -> (B, C_out, H, W).
+
+    Raises ValueError unless there are as many features as blocks.
+    """
     for block, skip in zip(blocks, reversed(features), strict=True):
         h = block(torch.cat([h, skip], dim=1), e)
     return h
