@@ -22,12 +22,12 @@ LIGHTSHEET_PIXEL = 4.0  # µm
 
 def fetch(name: str) -> Path:
     """The path of a file or folder of `data/`, e.g. "tumour_sample" or
-    "weights/tumour-64.safetensors", or of a folder of public images:
+    "weights/tumour-64.safetensors", or of a folder of public images.
 
-    - "open-ms": two patients with multiple sclerosis, PATIENT/PATIENT_t1,
-      _t1ce, _t2, _flair and _lesion.nii.gz (32 MB);
-    - "lightsheet": eleven planes of a mouse tumour at 4 µm a pixel,
-      PLANE.ome.tif with the channels CD31, Syto16 and virus (29 MB).
+    "open-ms" are two patients with multiple sclerosis, PATIENT/PATIENT_t1,
+    _t1ce, _t2, _flair and _lesion.nii.gz (32 MB). "lightsheet" are eleven
+    planes of a mouse tumour at 4 µm a pixel, PLANE.ome.tif with the channels
+    CD31, Syto16 and virus (29 MB).
 
     Public images come from the repository and commit of `public.tsv`; their
     licence and citation are printed. A downloaded file whose sha256 is not the

@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import json
+import re
 import threading
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,8 @@ def test_weights_are_small_and_say_how_they_were_made(path):
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["damm_lite"])["about"]
     assert {"command", "seed", "steps", "device", "minutes"} <= about.keys()
-    script = "train_brains" if path.stem.startswith("brain") else "train_tumours"
+    scripts = {"brain": "train_brains", "vessels": "sampling"}
+    script = scripts.get(re.match(r"[a-z]+", path.stem)[0], "train_tumours")
     assert f"damm_lite.experiments.{script}" in about["command"] and path.name in about["command"]
     assert path.stem in (ROOT / "data" / "README.md").read_text()
 
