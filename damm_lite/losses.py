@@ -39,7 +39,8 @@ def our_loss(
     u = output.confidence_map[:, None]
     l_uni = (output.uni - target).square()
     l_multi = (output.multi - target).square()
-    trusted = functional.adaptive_avg_pool2d(trusted, target.shape[2:])  # a latent is smaller than its images
+    # A latent is smaller than its images.
+    trusted = functional.adaptive_avg_pool2d(trusted, target.shape[2:])
     believed = trusted * upsample(u.detach(), 4) ** power
     cost_uni, cost_multi = mean_of_cells(l_uni, u), mean_of_cells(l_multi, u)
     gate = -(cost_uni * safe_log(u) + cost_multi * safe_log(1 - u))

@@ -11,8 +11,8 @@ def is_hidden(path: str | PurePath) -> bool:
     leading dot, which systems do not show, a program's lock (~$), or one that
     a system adds by itself. Give a path below the folder that is searched.
 
-    >>> is_hidden("case/._t1.nii.gz"), is_hidden("__MACOSX/t1.nii"), is_hidden("case/t1.nii")
-    (True, True, False)
+    >>> is_hidden("case/._t1.nii"), is_hidden("case/t1.nii")
+    (True, False)
     """
     return any(part.startswith((".", "~$")) or part.lower() in SYSTEM for part in PurePath(path).parts)
 

@@ -185,7 +185,14 @@ def dpm_sampler(
     return xt
 
 
-def extrapolated(schedule: NoiseSchedule, x0: Tensor, t: int, t_next: int, t_before: int, x0_before: Tensor) -> Tensor:
+def extrapolated(
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    t: int,
+    t_next: int,
+    t_before: int,
+    x0_before: Tensor,
+) -> Tensor:
     """x0 half-way from step t to t_next, on the scale lambda, along the line
     through two estimates.
     """

@@ -190,11 +190,14 @@ class Backbone(nn.Module):
         return self.out_conv(h)
 
 
-def decode_stage(blocks: nn.ModuleList, h: Tensor, features: list[Tensor], e: Tensor) -> Tensor:
+def decode_stage(
+    blocks: nn.ModuleList,
+    h: Tensor,
+    features: list[Tensor],
+    e: Tensor,
+) -> Tensor:
     """Blocks of one resolution, each of which takes in a skip, the last first:
-    h (B, C, H, W) and features of that size -> (B, C_out, H, W).
-
-    Raises ValueError unless there are as many features as blocks.
+    h (B, C, H, W) and as many features of that size -> (B, C_out, H, W).
     """
     for block, skip in zip(blocks, reversed(features), strict=True):
         h = block(torch.cat([h, skip], dim=1), e)

@@ -1,7 +1,10 @@
 """The study of chapter 11: every method at one budget, from several seeds.
 
-    python -m damm_lite.experiments.study --out _build/study            # the protocol's runs
-    python -m damm_lite.experiments.study --out runs --development      # on other patches, to choose a recipe
+    python -m damm_lite.experiments.study --out _build/study
+    python -m damm_lite.experiments.study --out runs --development
+
+The first makes the protocol's runs, the second judges on other patches, to
+choose a recipe.
 
 A run is one training, its tuning on calibration patches, and the scores of all
 methods that it gives on the test patches. Each has a folder; runs whose table
