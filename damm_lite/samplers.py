@@ -196,7 +196,8 @@ def extrapolated(
     """x0 half-way from step t to t_next, on the scale lambda, along the line
     through two estimates.
     """
-    before, now, after = (_log_snr(schedule, step, x0) for step in (t_before, t, t_next))
+    steps = t_before, t, t_next
+    before, now, after = (_log_snr(schedule, step, x0) for step in steps)
     r = ((after - now) / (now - before)).to(x0)
     return (1 + r / 2) * x0 - r / 2 * x0_before
 
