@@ -57,8 +57,7 @@ def load_checkpoint(path: str | Path, parts: Iterable[type] = ()) -> tuple[nn.Mo
             description = _description(file, {"network", "arguments", "about"})
             arguments = {k: _made_known(v, parts) for k, v in description["arguments"].items()}
             network = _made_known({"part": description["network"]}, parts)
-            config_type = getattr(network, "config_type", unet.UNetConfig)
-            arguments["config"] = config_type(**arguments["config"])
+            arguments["config"] = getattr(network, "config_type", unet.UNetConfig)(**arguments["config"])
             with torch.device("meta"):  # sizes alone
                 wanted = {f"model.{key}": value for key, value in network(**arguments).state_dict().items()}
                 wanted[SCHEDULE] = torch.empty(file.get_slice(SCHEDULE).get_shape())

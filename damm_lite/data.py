@@ -5,12 +5,12 @@ predict), `primary` (always trusted) and `secondary` (may disagree), with
 whatever else the dataset knows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -27,24 +27,6 @@ def stack(items: Iterable[dict]) -> dict:
     strings.
     """
     return default_collate(list(items))
-
-
-class Kept(Dataset):
-    """A dataset whose items are drawn when first asked for, and then kept in
-    memory; of each item what `keys` name.
-    """
-
-    def __init__(self, dataset: Dataset, keys: Sequence[str]) -> None:
-        self.dataset, self.keys, self.items = dataset, tuple(keys), {}
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> dict:
-        if index not in self.items:
-            item = self.dataset[index]
-            self.items[index] = {key: item[key] for key in self.keys}
-        return self.items[index]
 
 
 def chunks(batch: dict, size: int) -> Iterator[dict]:

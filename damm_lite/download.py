@@ -17,7 +17,6 @@ REPOSITORY = "https://github.com/damm-diffusion-book/damm-diffusion-book"
 CHECKOUT = Path(__file__).resolve().parents[1] / "data"
 PUBLIC = "https://raw.githubusercontent.com"
 LIGHTSHEET = {"CD31": "vessel_7IV-4X_Ch3", "Syto16": "tumor_7IV-4X_Ch2", "virus": "virus_7IV-4X_Ch1"}  # stain: files
-LIGHTSHEET_PIXEL = 4.0  # µm
 
 
 def fetch(name: str) -> Path:
@@ -98,7 +97,7 @@ def _join_channels(folder):
             continue
         planes = [np.load(first.with_name(f"{stain}_{depth}.npy")) for stain in LIGHTSHEET.values()]
         about = {"axes": "CYX", "Channel": {"Name": list(LIGHTSHEET)}}
-        about |= {f"PhysicalSize{axis}": LIGHTSHEET_PIXEL for axis in "XY"}
+        about |= {f"PhysicalSize{axis}": 4.0 for axis in "XY"}
         about |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
         with atomic_write(path) as whole:
             tifffile.imwrite(whole, np.stack(planes), photometric="minisblack", compression="zlib", metadata=about)

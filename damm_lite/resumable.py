@@ -129,10 +129,9 @@ def read_losses(path: Path, steps: int) -> list[float]:
     """The losses of a run's first `steps` steps from its file; NaN for those
     that are not there, which a warning says.
     """
-    try:
-        losses = [float(line) for line in path.read_text().split()[:steps]] if steps else []
-    except (FileNotFoundError, ValueError):
-        losses = []
+    losses = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        losses = [float(line) for line in path.read_text().split()[:steps]]
     if len(losses) < steps:
         warnings.warn(f"{path}: expected {steps} losses, found {len(losses)}; the others are NaN", stacklevel=2)
     return losses + [math.nan] * (steps - len(losses))

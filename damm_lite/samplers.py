@@ -143,14 +143,14 @@ def heun_sampler(
         if callback:
             callback(t, xt, x0)
         if t_next == NO_NOISE:
-            return x0
+            break
         (total, tau), (total_next, tau_next) = (_on_path(schedule, s, xt) for s in (t, t_next))
         x, slope = xt / total, (xt / total - x0) / tau
         guess = x + (tau_next - tau) * slope
         x0_next = denoiser(guess * total_next, _for_each(t_next, xt))
         slope = (slope + (guess - x0_next) / tau_next) / 2
         xt = (x + (tau_next - tau) * slope) * total_next
-    return xt
+    return x0
 
 
 def dpm_sampler(
@@ -171,35 +171,29 @@ def dpm_sampler(
     step also forgets a part of xt and puts fresh noise in its place, so that
     errors of early steps do not last; eta = 1 is SDE-DPM-Solver++(2M).
     """
-    xt, before = noise, None
-    for t, t_next in pairwise([*log_snr_grid(schedule, num_steps), NO_NOISE]):
+    xt, before, grid = noise, None, log_snr_grid(schedule, num_steps)
+    lengths = torch.stack([_log_snr(schedule, t, xt) for t in grid]).diff(dim=0)
+    for i, (t, t_next) in enumerate(pairwise([*grid, NO_NOISE])):
         x0 = denoiser(xt, _for_each(t, xt))
         if callback:
             callback(t, xt, x0)
         if t_next == NO_NOISE:
-            return x0
+            break
+        estimate = x0
+        if before is not None:
+            estimate = extrapolated(x0, before, lengths[i] / lengths[i - 1])
         z = normal_like(xt, generators) if eta else None
-        estimate = x0 if before is None else extrapolated(schedule, x0, t, t_next, *before)
         xt = dpm_step(schedule, xt, estimate, t, t_next, eta=eta, z=z)
-        before = t, x0
-    return xt
+        before = x0
+    return x0
 
 
-def extrapolated(
-    schedule: NoiseSchedule,
-    x0: Tensor,
-    t: int,
-    t_next: int,
-    t_before: int,
-    x0_before: Tensor,
-) -> Tensor:
-    """x0 half-way from step t to t_next, on the scale lambda, along the line
-    through two estimates.
+def extrapolated(x0: Tensor, x0_before: Tensor, r: Tensor) -> Tensor:
+    """x0 half-way through a step that is r times as long as the one before,
+    along the line through the last two estimates.
     """
-    steps = t_before, t, t_next
-    before, now, after = (_log_snr(schedule, step, x0) for step in steps)
-    r = ((after - now) / (now - before)).to(x0)
-    return (1 + r / 2) * x0 - r / 2 * x0_before
+    half = (r / 2).to(x0)
+    return (1 + half) * x0 - half * x0_before
 
 
 def dpm_step(

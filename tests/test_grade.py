@@ -298,9 +298,9 @@ def test_marks_and_reasons(toy):
     foreign = answered(plain(toy), RIGHT)
     foreign.metadata = {"kernelspec": FOREIGN}
     nbformat.write(foreign, toy / "submitted" / "toy (1).ipynb")
-    (toy / "submitted" / "ben.zip").write_bytes(pack({"work/ben.IPYNB": nbformat.writes(answered(plain(toy), RIGHT))}))
+    (toy / "submitted" / "ben.zip").write_bytes(pack({"own/ben.IPYNB": nbformat.writes(answered(plain(toy), RIGHT))}))
     table, _ = grade(toy, "submitted", seconds=400)
-    right = {"perfect": 2, "half": 1, "toy (1)": 2, "ben/work/ben": 2, "colab": 2}
+    right = {"perfect": 2, "half": 1, "toy (1)": 2, "ben/own/ben": 2, "colab": 2}
     wrong = dict.fromkeys(("crashing", "hungry", "deleting", "forking", "scribble"), 0)
     assert table.points.to_dict() == right | wrong and list(table.index) == sorted(right | wrong)
     assert [table.possible[student] for student in ("perfect", "half", "crashing")] == ["2.0", "2.0", ""]

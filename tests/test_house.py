@@ -79,7 +79,7 @@ def lines_of_code(path):
     for node in ast.walk(ast.parse(source)):
         first = getattr(node, "body", [None])
         first = first[0] if isinstance(first, list) and first else None
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and isinstance(first, ast.Expr):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             documented |= set(range(first.lineno, first.end_lineno + 1))
     nothing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     tokens = (t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in nothing)
@@ -88,9 +88,10 @@ def lines_of_code(path):
 
 def test_lines_are_counted(tmp_path):
     (tmp_path / "x.py").write_text(
-        '"""Doc\n\nmore."""\n\n# comment\nx = (1,\n     2)  # one\n\n\ndef f():\n    """Doc."""\n    return 1\n'
+        '"""Doc\n\nmore."""\n\n# comment\nx = (1,\n     2)  # one\n\n\ndef f():\n    """Doc."""\n    return 1\n\n\n'
+        "def g():\n    f()\n"
     )
-    assert lines_of_code(tmp_path / "x.py") == 4
+    assert lines_of_code(tmp_path / "x.py") == 6
 
 
 def test_the_method_can_be_read_in_an_evening():

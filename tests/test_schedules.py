@@ -15,7 +15,7 @@ from damm_lite.prediction_types import (
     PredictsPreconditioned,
     PredictsVelocity,
 )
-from damm_lite.samplers import ddim_step, dpm_step, extrapolated, posterior
+from damm_lite.samplers import ddim_step, dpm_step, posterior
 from damm_lite.schedules import (
     NoiseSchedule,
     cosine_schedule,
@@ -182,4 +182,3 @@ def test_no_double_precision_leaves_the_processor(prediction):
         posterior(schedule, x0, xt, 500, 400)
         ddim_step(schedule, xt, x0, 500, 400, eta=1.0, z=xt)
         dpm_step(schedule, xt, x0, 500, 400, eta=1.0, z=xt)
-        extrapolated(schedule, x0, 500, 400, 600, x0)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from damm_lite.data import Kept
 from damm_lite.experiments import methods, study
-from damm_lite.experiments.methods import TRAININGS, USES, Budget, Guided, Tuned
+from damm_lite.experiments.methods import TRAININGS, USES, Budget, Guided
+from damm_lite.experiments.runs import Kept
 from damm_lite.prediction_types import PredictsPreconditioned
 from damm_lite.tumours.synthetic import DIVERGENCES, SyntheticTumours
 from damm_lite.unet import UNet
@@ -149,7 +149,6 @@ def test_the_command_keeps_each_run_and_does_none_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "run", None)  # would fail if it were called
     study.main()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "study.csv"), whole)
-    assert Tuned() == Tuned(0.5, 1.0, 1.0)
 
 
 def test_patches_are_drawn_when_asked_for_and_once():

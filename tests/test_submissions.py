@@ -234,15 +234,15 @@ def test_no_two_names_or_pages_are_the_same(places):
 
 
 def test_archives_of_a_platform_are_read_as_they_come(tmp_path):
-    inner = pack({"work/a2_take_apart.ipynb": notebook(), "work/notes.txt": b"", "__MACOSX/._x": b""})
+    inner = pack({"own/a2_take_apart.ipynb": notebook(), "own/notes.txt": b"", "__MACOSX/._x": b""})
     apple = flagged(pack({"Müller/a1.ipynb": GOOD}), 0)  # a name in UTF-8, and no word about it
     bulk = tmp_path / "A1 and A2.ZIP"
     bulk.write_bytes(pack({"Kim Lee_12_file/a1.ipynb": GOOD, "Ben_13_file/mine.zip": inner, "apple.zip": apple}))
     found = search(bulk, tmp_path / "work")
     assert found["A1 and A2.ZIP/Kim Lee_12_file/a1.ipynb"].assignment == "a1_noising"
-    ben = found["A1 and A2.ZIP/Ben_13_file/mine.zip/work/a2_take_apart.ipynb"]
-    assert ben.assignment == "a2_take_apart" and ben.student == "A1 and A2.ZIP/Ben_13_file/mine/work/a2_take_apart"
-    assert "got a .txt" in found["A1 and A2.ZIP/Ben_13_file/mine.zip/work/notes.txt"].reason
+    ben = found["A1 and A2.ZIP/Ben_13_file/mine.zip/own/a2_take_apart.ipynb"]
+    assert ben.assignment == "a2_take_apart" and ben.student == "A1 and A2.ZIP/Ben_13_file/mine/own/a2_take_apart"
+    assert "got a .txt" in found["A1 and A2.ZIP/Ben_13_file/mine.zip/own/notes.txt"].reason
     assert found["A1 and A2.ZIP/apple.zip/Müller/a1.ipynb"].notebook and len(found) == 4
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from damm_lite.damm import DAMMNet, DAMMOutput
 from damm_lite.experiments.baselines import DistanceBaseline
+from damm_lite.experiments.sampling import SAMPLERS
 from damm_lite.fusion import JointConfidence, QueryConfidence
 from damm_lite.gates import DAMMP, SpatialDAMMP
 from damm_lite.losses import our_loss, released_loss, squared_error, warmup_loss
@@ -24,7 +25,6 @@ from damm_lite.mismatches import BACKGROUND
 from damm_lite.predict import Gate, predict, predict_unet
 from damm_lite.prediction_types import PredictsNoise, PredictsPreconditioned
 from damm_lite.resumable import fit
-from damm_lite.samplers import dpm_sampler
 from damm_lite.schedules import NoiseSchedule, scaled_linear_schedule, shifted_schedule
 from damm_lite.train import TrainConfig
 from damm_lite.tumours.simulate import simulate_nanoparticles
@@ -32,7 +32,7 @@ from damm_lite.unet import RegressionUNet, UNet, UNetConfig
 
 BRANCH, ALONE = (16, 16, 32, 64), (32, 32, 48, 96)  # widths: 1.79 M parameters in two branches, 1.76 M in one U-Net
 MISMATCHES, DROPPED = 0.25, 0.25  # shares of each batch, and of the training pairs
-stochastic = partial(dpm_sampler, eta=1.0)
+stochastic = SAMPLERS["sde"]
 Trained = tuple[nn.Module, NoiseSchedule]
 
 

@@ -8,11 +8,12 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from damm_lite.checkpoint import save_checkpoint, save_state
 from damm_lite.damm import DAMMNet
@@ -27,6 +28,24 @@ from damm_lite.unet import RegressionUNet, UNet, UNetConfig
 
 TRAIN_SEED = 1
 CONDITIONS = {"vessels": ("primary",), "both": ("primary", "secondary")}
+
+
+class Kept(Dataset):
+    """A dataset whose items are drawn when first asked for, and then kept in
+    memory; of each item what `keys` name.
+    """
+
+    def __init__(self, dataset: Dataset, keys: Sequence[str]) -> None:
+        self.dataset, self.keys, self.items = dataset, tuple(keys), {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        if index not in self.items:
+            item = self.dataset[index]
+            self.items[index] = {key: item[key] for key in self.keys}
+        return self.items[index]
 
 
 def parser_of(description: str, patches: int) -> argparse.ArgumentParser:

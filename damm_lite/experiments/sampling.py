@@ -28,8 +28,9 @@ from tqdm.auto import tqdm
 from damm_lite import prediction_types, samplers
 from damm_lite.atomic import atomic_write
 from damm_lite.checkpoint import load_checkpoint
-from damm_lite.data import Kept, to_tensor
+from damm_lite.data import to_tensor
 from damm_lite.distributions import coverage, crps, rank_histogram, variance_by_frequency
+from damm_lite.experiments.runs import Kept
 from damm_lite.losses import squared_error
 from damm_lite.metrics import psnr, ssim
 from damm_lite.predict import predict_unet

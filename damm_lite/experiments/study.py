@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from damm_lite.atomic import atomic_write
-from damm_lite.data import Kept, chunks, stack
+from damm_lite.data import chunks, stack
 from damm_lite.distributions import crps
 from damm_lite.experiments.baselines import DistanceBaseline
 from damm_lite.experiments.methods import (
@@ -44,6 +44,7 @@ from damm_lite.experiments.methods import (
     draw_guided,
     stochastic,
 )  # fmt: skip
+from damm_lite.experiments.runs import Kept
 from damm_lite.gates import upsample
 from damm_lite.metrics import mae, psnr, ssim
 from damm_lite.predict import predict
