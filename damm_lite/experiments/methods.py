@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from damm_lite.damm import DAMMNet, DAMMOutput
 from damm_lite.experiments.baselines import DistanceBaseline
 from damm_lite.experiments.sampling import SAMPLERS
-from damm_lite.fusion import JointConfidence, QueryConfidence
+from damm_lite.fusion import Addition, Concatenation, JointConfidence, PlainAttention, QueryConfidence
 from damm_lite.gates import DAMMP, SpatialDAMMP
 from damm_lite.losses import our_loss, released_loss, squared_error, warmup_loss
 from damm_lite.mismatches import BACKGROUND
@@ -30,7 +30,7 @@ from damm_lite.train import TrainConfig
 from damm_lite.tumours.simulate import simulate_nanoparticles
 from damm_lite.unet import RegressionUNet, UNet, UNetConfig
 
-BRANCH, ALONE = (16, 16, 32, 64), (32, 32, 48, 96)  # widths: 1.79 M parameters in two branches, 1.76 M in one U-Net
+BRANCH, ALONE = (16, 16, 24, 48), (16, 16, 32, 80)  # widths: 1.07 M parameters in two branches, 1.06 M in one U-Net
 MISMATCHES, DROPPED = 0.25, 0.25  # shares of each batch, and of the training pairs
 stochastic = SAMPLERS["sde"]
 Trained = tuple[nn.Module, NoiseSchedule]
@@ -58,9 +58,11 @@ class Tuned(NamedTuple):
     guidance: float = 1.0
 
 
-def damm(confidence: type | None = JointConfidence, prediction: type = PredictsPreconditioned) -> DAMMNet:
-    """The two-branch network of the study."""
-    return DAMMNet(UNetConfig(2, 1, BRANCH, 64), confidence, prediction=prediction)
+def damm(
+    confidence: type | None = JointConfidence, prediction: type = PredictsPreconditioned, **parts: type
+) -> DAMMNet:
+    """The two-branch network of the study; `parts` are `DAMMNet`'s fusion and attention."""
+    return DAMMNet(UNetConfig(2, 1, BRANCH, 64), confidence, prediction=prediction, **parts)
 
 
 def unet(kind: type, *conditions: str) -> UNet:
@@ -177,6 +179,17 @@ def by_solver(part: dict) -> Tensor:
     return torch.stack([torch.from_numpy(2 * x - 1).float()[None] for x in found])[None]
 
 
+def draw_solver_gated(
+    model: DAMMNet, schedule: NoiseSchedule, part: dict, seeds: list[int], tuned: Tuned, budget: Budget
+) -> Tensor:
+    """The solver on patches whose second image the gate believes; elsewhere samples of the uni-modal branch."""
+    images = part["primary"], part["secondary"]
+    gate, steps, samples = DAMMP(tuned.gamma), budget.num_steps, budget.num_samples
+    found = predict(model, schedule, *images, steps, seeds, gate, samples, stochastic)
+    believed = torch.tensor([branch == "multi" for branch in found.branch]).view(-1, 1, 1, 1)
+    return torch.where(believed, by_solver(part).to(found.samples), found.samples)
+
+
 def by_distance(baseline: DistanceBaseline, part: dict) -> Tensor:
     """The ruler: (1, B, 1, H, W)."""
     return baseline(part["primary"]).clamp(-1, 1)[None]
@@ -188,6 +201,13 @@ def _unets(kind, loss=squared_error):
 
 
 REGRESSIONS, DIFFUSIONS = _unets(RegressionUNet), _unets(UNet)
+ABLATIONS = {
+    "without mismatches": (damm, our_loss, 0.0),
+    "query head": (partial(damm, QueryConfidence), our_loss, MISMATCHES),
+    "concatenation": (partial(damm, fusion=Concatenation), our_loss, MISMATCHES),
+    "addition": (partial(damm, fusion=Addition), our_loss, MISMATCHES),
+    "plain attention": (partial(damm, attention=PlainAttention), our_loss, MISMATCHES),
+}
 TRAININGS = {
     "regression, vessels": REGRESSIONS[0],
     "regression, both": REGRESSIONS[1],
@@ -200,16 +220,17 @@ TRAININGS = {
     "released": train_released,
     "ours": partial(train_once, damm, our_loss, MISMATCHES),
     "ours, robust": partial(train_once, damm, robust_loss, MISMATCHES),
-}
+} | {f"ours, {change}": partial(train_once, *how) for change, how in ABLATIONS.items()}
 WHOLE = partial(draw_gated, lambda tuned: DAMMP(tuned.gamma))
 PIXEL = partial(draw_gated, lambda tuned: SpatialDAMMP(tuned.sharpness))
 UNI, MULTI = (partial(draw_gated, lambda tuned, branch=branch: branch) for branch in ("uni", "multi"))
+GATED = {", uni": UNI, ", multi": MULTI, ", patch": WHOLE, ", pixel": PIXEL}
 # What is done with each training: {ending of the method's name: function}; a
 # U-Net is sampled.
 USES = {name: {"": draw_unet} for name in TRAININGS} | {
     "concatenation, dropout": {"": draw_unet, ", guided": draw_guided},
     "two branches": {", multi": MULTI},
     "released": {"": WHOLE},
-    "ours": {", uni": UNI, ", multi": MULTI, ", patch": WHOLE, ", pixel": PIXEL},
-    "ours, robust": {", multi": MULTI, ", patch": WHOLE, ", pixel": PIXEL},
+    **{name: GATED for name in TRAININGS if name.startswith("ours, ")},
+    "ours": GATED | {", solver": draw_solver_gated},
 }

@@ -8,10 +8,11 @@ choose a recipe.
 
 A run is one training, its tuning on calibration patches, and the scores of all
 methods that it gives on the test patches. Each has a folder; runs whose table
-is there are not done again, and an interrupted training goes on where it was.
+is there are not done again, and an interrupted training goes on where it was,
+so that several processes can share the runs among them by --only and --seeds.
 The test patches' seed is the sha256 of the protocol's text, so that whoever
 changes the protocol draws others. `study.csv` in the folder has a row for each
-method, training seed and test patch.
+method, training seed and test patch of all runs that lie there.
 """
 
 import argparse
@@ -139,7 +140,7 @@ def _with(use, model, schedule, tuned, budget, part, seeds):
     return use(model, schedule, part, seeds, tuned, budget)
 
 
-TUNES = {"concatenation, dropout": tune_guidance, "ours": tune_gates, "ours, robust": tune_gates}
+TUNES = {name: tune_gates for name in TRAININGS if name.startswith("ours")} | {"concatenation, dropout": tune_guidance}
 
 
 def run(name: str, regime: str, seed: int, budget: Budget, batch: dict, folder: Path) -> pd.DataFrame:
@@ -154,7 +155,7 @@ def run(name: str, regime: str, seed: int, budget: Budget, batch: dict, folder: 
         tuned = TUNES[name](model, schedule, calibration, fewer)
     parameters, tables = sum(p.numel() for p in model.parameters()), []
     about = dict(regime=regime, seed=seed, parameters=parameters, **tuned._asdict())
-    if name in ("ours", "ours, robust"):
+    if name.startswith("ours"):
         about["confidence"] = confidences(model, schedule, batch)[0].numpy()
     for ending, use in USES[name].items():
         samples, seconds = drawn(partial(_with, use, model, schedule, tuned, budget), batch, 1)
@@ -198,7 +199,7 @@ def main() -> None:
     seed = DEVELOPMENT_SEED if arguments.development else seed_of(PROTOCOL)
     batch = field_patches(budget.test_patches, budget.size, seed)
     runs = list(product(arguments.seeds, arguments.regimes, arguments.only))
-    tables = [without_network(budget, batch)]
+    untrained = without_network(budget, batch)
     for training_seed, regime, name in tqdm(runs, desc="runs"):
         folder = arguments.out / regime / f"{name} {training_seed}".replace(", ", "-").replace(" ", "-")
         path = folder / f"scores-{seed}.csv"
@@ -206,9 +207,9 @@ def main() -> None:
             table = run(name, regime, training_seed, budget, batch, folder)
             with atomic_write(path) as whole:
                 table.round(5).to_csv(whole, index=False)
-        tables.append(pd.read_csv(path))
+        done = [pd.read_csv(path) for path in sorted(arguments.out.glob(f"*/*/scores-{seed}.csv"))]
         with atomic_write(arguments.out / "study.csv") as whole:
-            pd.concat(tables).round(5).to_csv(whole, index=False)
+            pd.concat([untrained, *done]).round(5).to_csv(whole, index=False)
 
 
 if __name__ == "__main__":
