@@ -39,15 +39,19 @@ outputs: .venv/installed
 bench: .venv/installed
 	.venv/bin/python tools/bench.py && .venv/bin/python tools/make_data.py manifest
 
-# Do networks sample? Four of them beside exact draws: the table of chapter 04; three hours on two cores.
-SAMPLING = $(RUN)python -m damm_lite.experiments.sampling --out _build/sampling --steps 8000 --batch 8 \
-    --field-seed 6000011
+# Do networks sample? Beside exact draws: the table of chapter 04; four hours on two cores.
+SAMPLING = $(RUN)python -m damm_lite.experiments.sampling --out _build/sampling --fields 24 --draws 40
+LARGE = $(SAMPLING) --samples 40 --batch 8 --field-seed 6000011
+SMALL = $(SAMPLING) --samples 40 --size 32 --steps 1600 --field-seed 6000013
 
 sampling: .venv/installed
-	$(SAMPLING) --prediction exact
-	$(SAMPLING) --prediction regression --sampler ddim:1 --samples 2
-	$(SAMPLING) --prediction image
-	$(SAMPLING)
+	$(LARGE) --steps 8000 --prediction exact
+	$(LARGE) --steps 8000 --prediction regression --sampler ddim:1 --samples 2
+	for output in image preconditioned; do \
+	    for steps in 500 2000 8000; do $(LARGE) --steps $$steps --prediction $$output || exit 1; done; \
+	    for levels in scaled-linear shifted; do \
+	        $(SMALL) --prediction $$output --schedule $$levels --sampler sde:20 ddim:20 || exit 1; done; done
+	$(SMALL) --sampler sde:5 sde:10 sde:50 sde:200
 	cp _build/sampling/summary.csv data/results/sampling.csv
 	.venv/bin/python tools/make_data.py manifest
 

@@ -1,9 +1,9 @@
 """Pages that the build itself computes, from data and run times: they are no chapters to open elsewhere."""
 
 
-def renew_status(app, env, added, changed, removed):
-    """Run times and date are those of this build whenever any page is read anew."""
-    return {"status"} & env.found_docs if added | changed else set()
+def renew_computed(app, env, added, changed, removed):
+    """Run times, the date, and which chapter shows what, are those of this build whenever any page is read anew."""
+    return {"status", "api"} & env.found_docs if added | changed else set()
 
 
 def hide_launch_buttons(app, pagename, templatename, context, doctree):
@@ -13,6 +13,6 @@ def hide_launch_buttons(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    app.connect("env-get-outdated", renew_status)
+    app.connect("env-get-outdated", renew_computed)
     app.connect("html-page-context", hide_launch_buttons, priority=100)
     return {"parallel_read_safe": True}
