@@ -23,7 +23,7 @@ def test_badges_and_setup_cells_hold_the_address(chapter):
     assert f"]({badge})" in cells["title"]
     assert f'REPOSITORY = "{URL}"' in cells["setup"]
     # File name, title and badge carry the same number.
-    assert cells["title"].startswith(f"# {chapter.name[:2]} ")
+    assert cells["title"].startswith(f"# {chapter.stem.partition('_')[0]} ")
 
 
 def test_the_package_holds_it_too():

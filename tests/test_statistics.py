@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from damm_lite.experiments.statistics import bootstrap, equivalence, holm, over_seeds, paired_t
+from damm_lite.experiments.statistics import bootstrap, equivalence, holm, over_seeds, paired, paired_t
 
 
 def study(effect, seeds=5, patches=40, seed=0, noise=0.01):
@@ -16,7 +16,9 @@ def study(effect, seeds=5, patches=40, seed=0, noise=0.01):
     for training in range(seeds):
         for method, gain in (("a", 0.0), ("b", effect)):
             scores = 0.8 + hard + gain + rng.normal(0, noise) + rng.normal(0, 0.02, patches)
-            rows.append(pd.DataFrame(dict(method=method, seed=training, index=range(patches), ssim=scores)))
+            rows.append(
+                pd.DataFrame(dict(regime="clean", method=method, seed=training, index=range(patches), ssim=scores))
+            )
     return pd.concat(rows)
 
 
@@ -38,10 +40,18 @@ def test_differences_are_paired_by_seed_and_patch():
 
 def test_a_method_without_training_is_compared_with_every_seed():
     table = study(0.05)
-    solver = table[(table.method == "a") & (table.seed == 0)].assign(method="solver", ssim=0.9)
+    solver = table[(table.method == "a") & (table.seed == 0)].assign(regime=None, method="solver", ssim=0.9)
     found = over_seeds(pd.concat([table, solver]), "b", "solver", "ssim")
     np.testing.assert_allclose(found, table[table.method == "b"].groupby("seed").ssim.mean() - 0.9)
     np.testing.assert_allclose(over_seeds(pd.concat([table, solver]), "solver", "b", "ssim"), -found)
+
+
+def test_only_common_seeds_are_compared_by_their_numbers():
+    table = study(0.05)
+    part = table[(table.method == "a") | (table.seed >= 3)]
+    np.testing.assert_allclose(over_seeds(part, "b", "a", "ssim"), over_seeds(table, "b", "a", "ssim")[3:])
+    single = table[(table.method == "a") | (table.seed == 4)]  # a training of one seed is no method without training
+    assert len(over_seeds(single, "b", "a", "ssim")) == 1
 
 
 def test_what_cannot_be_compared_is_named():
@@ -51,6 +61,9 @@ def test_what_cannot_be_compared_is_named():
     fewer = table[(table.method == "a") | (table["index"] < 20)]
     with pytest.raises(ValueError, match="'a' and 'b' were not scored on the same patches"):
         over_seeds(fewer, "a", "b", "ssim")
+    apart = table[(table.method == "a") == (table.seed < 2)]
+    with pytest.raises(ValueError, match="'a' and 'b' have no training seed in common"):
+        over_seeds(apart, "a", "b", "ssim")
     with pytest.raises(ValueError, match="differences: expected at least two, got 1"):
         paired_t([0.1])
 
@@ -81,6 +94,14 @@ def test_holm_keeps_the_order_and_the_family_rate():
 
 
 def test_the_bootstrap_is_wider_where_seeds_differ_more():
-    sides = [bootstrap(study(0.05, noise=noise), "b", "a", "ssim", resamples=500) for noise in (0.001, 0.05)]
+    sides = [bootstrap(paired(study(0.05, noise=noise), "b", "a", "ssim"), resamples=500) for noise in (0.001, 0.05)]
     assert sides[0][1] - sides[0][0] < sides[1][1] - sides[1][0]
     assert sides[0][0] < 0.05 < sides[0][1]
+
+
+def test_the_bootstrap_of_independent_numbers_is_the_error_of_their_mean():
+    values = np.random.default_rng(0).normal(0, 1, (30, 40))
+    low, high = bootstrap(values)
+    between_seeds, between_patches = (values.mean(axis=axis).var(ddof=1) / n for axis, n in ((1, 30), (0, 40)))
+    expected = 3.92 * np.sqrt(between_seeds + between_patches + values.var() / 1200)  # each counted once more
+    assert high - low == pytest.approx(expected, rel=0.15)

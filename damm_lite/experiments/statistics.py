@@ -3,8 +3,7 @@ patches.
 
 A training is a draw: another seed gives another network. So the seeds are the
 replicates. The difference of two methods is averaged over the patches, seed by
-seed, and Student's t judges these few numbers. Where two methods have no
-common seed the patches alone are drawn anew, and a page has to say so.
+seed, and Student's t judges these few numbers.
 """
 
 from collections.abc import Sequence
@@ -24,24 +23,36 @@ class Difference(NamedTuple):
     p: float
 
 
-def over_seeds(table: pd.DataFrame, first: str, second: str, score: str) -> np.ndarray:
-    """first - second in a score, averaged over patches; one number for each
-    training seed.
+def paired(table: pd.DataFrame, first: str, second: str, score: str) -> pd.DataFrame:
+    """first - second in a score: a row for each training seed that both have, a column for each patch.
 
-    `table` has the columns method, seed, index and the score. A method without
-    training (of one seed) is compared with every seed of the other. Raises
-    ValueError for a method that is not there, and where the patches differ.
+    `table` has the columns regime, method, seed, index and the score. A method
+    that nobody trains, whose regime is empty, is compared with every seed of
+    the other. Raises ValueError for a method that is not there, for patches
+    that differ, and where no seed is common.
     """
     sides = []
     for method in (first, second):
-        rows = table[table.method == method]
+        rows = table[table["method"] == method]
         if rows.empty:
-            raise ValueError(f"{method!r} is not among the methods: {', '.join(sorted(table.method.unique()))}")
-        sides.append(rows.pivot_table(score, "seed", "index"))
-    if not sides[0].columns.equals(sides[1].columns):
+            raise ValueError(f"{method!r} is not among the methods: {', '.join(sorted(table['method'].unique()))}")
+        sides.append((rows.pivot(index="seed", columns="index", values=score), rows["regime"].isna().all()))
+    (one, one_fixed), (other, other_fixed) = sides
+    if not one.columns.equals(other.columns):
         raise ValueError(f"{first!r} and {second!r} were not scored on the same patches")
-    one, other = (side.iloc[0] if len(side) == 1 else side for side in sides)
-    return np.atleast_1d((one - other if isinstance(one, pd.DataFrame) else -(other - one)).mean(axis=1))
+    if one_fixed:
+        one = pd.DataFrame(one.to_numpy()[:1].repeat(len(other), axis=0), other.index, other.columns)
+    if other_fixed:
+        other = pd.DataFrame(other.to_numpy()[:1].repeat(len(one), axis=0), one.index, one.columns)
+    seeds = one.index.intersection(other.index)
+    if seeds.empty:
+        raise ValueError(f"{first!r} and {second!r} have no training seed in common")
+    return one.loc[seeds] - other.loc[seeds]
+
+
+def over_seeds(table: pd.DataFrame, first: str, second: str, score: str) -> np.ndarray:
+    """`paired`, averaged over patches: one number for each training seed."""
+    return paired(table, first, second, score).mean(axis=1).to_numpy()
 
 
 def paired_t(differences: Sequence[float], level: float = 0.95) -> Difference:
@@ -79,22 +90,14 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def bootstrap(
-    table: pd.DataFrame, first: str, second: str, score: str, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float]:
-    """The 95 % interval of first - second where training seeds are drawn anew,
-    and within each its patches: a check on `paired_t`, which takes the patches
-    as given.
+def bootstrap(differences: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
+    """The 95 % interval of the mean of `paired` differences (seeds, patches),
+    where seeds and patches are drawn anew: a check on `paired_t`, which takes
+    the patches as given.
     """
-    rng, sides = np.random.default_rng(seed), []
-    for method in (first, second):
-        sides.append(table[table.method == method].pivot_table(score, "seed", "index").to_numpy())
-    count, patches = min(map(len, sides)), sides[0].shape[1]
-    differences = sides[0][:count] - sides[1][:count]  # (seeds, patches)
-    means = []
+    rng, values, means = np.random.default_rng(seed), np.asarray(differences), []
     for _ in range(resamples):
-        seeds = rng.integers(count, size=count)
-        rows = rng.integers(patches, size=patches)  # the same patches for all seeds, which saw the same
-        means.append(differences[seeds][:, rows].mean())
+        seeds, patches = (rng.integers(count, size=count) for count in values.shape)
+        means.append(values[seeds][:, patches].mean())  # all seeds saw the same patches
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
