@@ -27,14 +27,14 @@ def save_checkpoint(path: str | Path, model: nn.Module, schedule: schedules.Nois
     """Write a network with `config` and `arguments` (`DAMMNet`, `UNet`, or
     your own) and its schedule to one file.
 
-    `about` (JSON values: seed, steps, command, ...) is kept with it. Parts of
-    your own are written by their names: `load_checkpoint` then needs them. The
-    file is written aside, flushed to disk and renamed, so that an interruption
-    leaves the old one.
+    `about` (seed, steps, command, ...) is kept with it as JSON; what JSON does
+    not know becomes numbers where it can, else text. Parts of your own are
+    written by their names: `load_checkpoint` then needs them. The file is
+    written aside, flushed to disk and renamed, so that an interruption leaves
+    the old one. Raises FloatingPointError, naming the file, for weights that
+    are not finite, which could not be loaded again.
     """
-    arguments = {
-        name: {"part": _name_of(value)} if callable(value) else value for name, value in model.arguments.items()
-    }
+    arguments = {k: {"part": _name_of(v)} if callable(v) else v for k, v in model.arguments.items()}
     arguments["config"] = dataclasses.asdict(model.config)
     description = {"network": _name_of(type(model)), "arguments": arguments, "about": about}
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
@@ -88,8 +88,7 @@ def parts_of(model: nn.Module) -> list:
 
 def how_to_load(parts: list) -> str:
     """What to say, before anything is lost, of a network with these `parts`."""
-    nameless = [repr(part) for part in parts if not hasattr(part, "__name__")]
-    if nameless:
+    if nameless := [repr(part) for part in parts if not hasattr(part, "__name__")]:
         return f"cannot be loaded again: {', '.join(nameless)} has no name; give the network a class in its place"
     return f"to load it, load_checkpoint will need parts=[{', '.join(part.__name__ for part in parts)}]"
 
@@ -122,13 +121,13 @@ def _made_known(value, parts):
 
 def save_state(path: str | Path, step: tuple) -> None:
     """Write all that training needs to go on after `step` (a `Step`), whole or
-    not at all.
+    not at all. Raises FloatingPointError, naming the file, where any of it is
+    not finite.
     """
     tensors = _state(step.model, step.ema)
     for i, moments in step.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
-    config = dataclasses.asdict(step.config)
-    description = {"step": step.step, "config": config, "identity": step.identity}
+    description = {"step": step.step, "config": dataclasses.asdict(step.config), "identity": step.identity}
     _save(path, tensors, description)
 
 
@@ -177,10 +176,13 @@ def _state(model, ema):
 
 
 def _save(path, tensors, description):
+    if wrong := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise FloatingPointError(f"{path}: not written: expected finite numbers, got NaN or infinity in {wrong[0]}")
+    text = json.dumps(description, default=lambda x: getattr(x, "tolist", x.__str__)())  # numbers of NumPy or PyTorch
     tensors = {key: value.contiguous().numpy(force=True) for key, value in tensors.items()}
     with atomic_write(path) as whole:
         try:
-            save_file(tensors, whole, metadata={"damm_lite": json.dumps(description)})
+            save_file(tensors, whole, metadata={"damm_lite": text})
         except SafetensorError as error:  # a full disk, for example
             raise OSError(str(error)) from error
 

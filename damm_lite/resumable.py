@@ -82,8 +82,8 @@ def fit(
     the network that is none of the package's is saved by its name: before the
     first step a warning says what `load_checkpoint` will need. Raises OSError,
     before the first step, where nothing can be written to `folder`, and
-    FloatingPointError when the loss is not finite, which names the last good
-    state.
+    FloatingPointError when the loss or a weight to be saved is not finite,
+    which names the last good state.
     """
     config, accelerator = config or TrainConfig(), accelerator or Accelerator()
     folder, writes = Path(folder), accelerator.is_main_process
@@ -169,8 +169,7 @@ def warn_of_parts(path: Path, model: nn.Module) -> None:
 def save_result(path: Path, step: Step, schedule: NoiseSchedule) -> None:
     """Write the averaged weights of a run that is complete, and how they were made."""
     device = str(next(step.ema.parameters()).device)
-    about = dict(seed=step.config.seed, steps=step.config.num_steps, device=device)
-    save_checkpoint(path, step.ema, schedule, **about)
+    save_checkpoint(path, step.ema, schedule, seed=step.config.seed, steps=step.config.num_steps, device=device)
 
 
 @contextlib.contextmanager

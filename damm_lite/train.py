@@ -188,13 +188,16 @@ def prepare(
     """A stacked batch, on the CPU, with all that is random about its training
     step added.
 
-    Keeps every tensor and adds t (B,), eps, xt and `output_target` (B, C, H, W):
-    what the network should output, by its prediction type. Where there is a secondary
-    image, a share `corrupted` of them are exchanged for made mismatches, and
-    `trusted` (B, 1, H, W) tells where.
+    Keeps every tensor, real numbers as float32, and adds t (B,), eps, xt and
+    `output_target` (B, C, H, W): what the network should output, by its prediction
+    type. Where there is a secondary image, a share `corrupted` of them are exchanged
+    for made mismatches, and `trusted` (B, 1, H, W) tells where. Raises ValueError
+    for images beyond [-1, 1].
     """
-    batch = {key: x for key, x in batch.items() if torch.is_tensor(x)}
-    x0 = batch["target"]
+    batch = {key: x.float() if x.is_floating_point() else x for key, x in batch.items() if torch.is_tensor(x)}
+    x0, size = batch["target"], batch.get("primary", batch["target"]).shape[2:]  # latents, smaller, may go beyond
+    if wide := [key for key, x in batch.items() if x.ndim == 4 and x.shape[2:] == size and x.abs().max() > 1.001]:
+        raise ValueError(f"{wide[0]}: expected values in [-1, 1], got some up to {batch[wide[0]].abs().max():g}")
     t = torch.randint(len(schedule), (len(x0),), generator=generator)
     eps = torch.randn(x0.shape, generator=generator)
     batch |= dict(t=t, eps=eps, xt=schedule.add_noise(x0, eps, t))

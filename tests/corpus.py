@@ -914,6 +914,112 @@ def specs(folder, rng, n):
             yield hopeless("specs", what, "spec", path)
 
 
+# --- What people reported: whole files that say something else than they seem to
+
+
+def tiff_reported(folder, rng, n):
+    """Images turned, inverted, counted, or written the other way round; each of its own pixels."""
+
+    def grey(dtype=np.uint8, shape=SIDES):
+        return pixels_of(rng, dtype, shape)
+
+    def turned(value, *rest):
+        return [(274, "H", 1, value, True), *rest]
+
+    (below, below_truth), (side, side_truth) = grey(), grey(np.uint16, (*SIDES, 3))
+    white, white_truth = grey(np.uint16)
+    counts, hot, lost = (rng.integers(0, 400, SIDES) for _ in range(3))
+    hot[0, 0] = 2**31 - 1
+    mask, camera = rng.random(SIDES) > 0.7, rng.integers(0, 4096, SIDES)
+
+    def two_ways(path):
+        with tifffile.TiffWriter(path) as tiff:
+            for value in (1, 3):
+                tiff.write(grey()[0], extratags=turned(value), metadata=None)
+
+    write = tifffile.imwrite
+    camera_of = {"axes": "YX", "SignificantBits": 12, "UUID": OME["UUID"]}
+    kinds = {
+        "stored from below": (lambda p: write(p, below, extratags=turned(4)), below_truth[::-1]),
+        "counts in 32 bits": (lambda p: write(p, counts.astype(np.uint32)), None),
+        "colours on their side": (
+            lambda p: write(p, side, photometric="rgb", tile=(16, 16), extratags=turned(6)),
+            np.moveaxis(np.rot90(side_truth, -1), -1, 0),
+        ),
+        "no orientation": (lambda p: write(p, grey(np.float32)[0], extratags=turned(9)), None),
+        "1 bit, white is 0": (lambda p: Image.fromarray(mask).save(p, tiffinfo={262: 0}), mask),
+        "16 bits, white is 0": (lambda p: write(p, white, photometric="miniswhite", byteorder=">"), 1 - white_truth),
+        "counts and a hot pixel": (lambda p: write(p, hot.astype(np.int32), compression="zlib"), None),
+        "counts in 64 bits": (lambda p: write(p, lost.astype(np.uint64), bigtiff=True), None),
+        "channels last": (lambda p: write(p, grey(shape=(40, 30, 2))[0], photometric="minisblack"), None),
+        "pages of two orientations": (two_ways, None),
+        "12 bits by OME": (lambda p: write(p, camera.astype(np.uint16), ome=True, metadata=camera_of), camera / 4095),
+    }
+    for i, (what, (make, truth)) in enumerate(islice(cycle(kinds.items()), n)):
+        path = folder / f"reported {i}.tif"
+        make(path)
+        if truth is None:
+            yield hopeless("tiff_reported", what, "read_tiff", path)
+        else:
+            yield sound("tiff_reported", what, "read_tiff", path, np.asarray(truth, np.float32))
+
+
+def stains_reported(folder, rng, n):
+    """Folders of stains in which two files could be meant, or one is not what it seems."""
+
+    def stack():
+        slices = (rng.random((2, *SIDES)) * 255).astype(np.uint8)
+        return slices[[0, 0, 0, 1]], {"photometric": "minisblack", "imagej": True, "metadata": {"axes": "ZYX"}}
+
+    kinds = {
+        "two endings": ("a.ome.tif", lambda: (rng.random(SIDES).astype(np.float32), {"metadata": None})),
+        "labels in 16 bits": ("a.tif", lambda: (rng.integers(0, 9, SIDES, dtype=np.uint16), {})),
+        "slices for colours": ("a.tif", stack),
+    }
+    for i, (what, (name, make)) in enumerate(islice(cycle(kinds.items()), n)):
+        root = folder / f"reported {i}"
+        for channel in ("QD", "CD31", "DAPI"):
+            (root / channel).mkdir(parents=True)
+            tifffile.imwrite(root / channel / "a.tif", (rng.random(SIDES) * 255).astype(np.uint8))
+        bad, (pixels, options) = root / "CD31" / name, make()
+        tifffile.imwrite(bad, pixels, **options)
+        yield hopeless("stains_reported", what, "stains", root, names=str(bad))
+
+
+def brats_reported(folder, rng, n):
+    """Cases whose background is not 0, whose labels are no labels, or of which two files differ."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, k) for k in VOXELS), indexing="ij")
+    head, lesion = x**2 + y**2 + z**2 < 0.8, (x - 0.2) ** 2 + y**2 + z**2 < 0.1
+    inner = np.pad(np.ones([k - 2 for k in VOXELS], bool), 1)
+
+    def noise(scale):
+        return rng.normal(0, scale, VOXELS)
+
+    kinds = {
+        "z-scored": ("t1", lambda v: (v - 500) / 250),
+        "labels moved by a rounding": ("seg", lambda v: lesion * 4 + rng.uniform(-9e-4, 9e-4, VOXELS)),
+        "noise with a rim of 0": ("t2", lambda v: (v + noise(1e-6)) * inner),
+        "labels between others": ("seg", lambda v: (lesion + np.roll(lesion, 1, 0)) * 1.5),
+        "labels from 1": ("seg", lambda v: 1.0 + lesion),
+        "two files": ("flair", None),
+    }
+    for i, (what, (contrast, change)) in enumerate(islice(cycle(kinds.items()), n)):
+        root = folder / f"reported {i}"
+        root.mkdir()
+        for each in ("t1", "t2", "flair", "seg"):
+            volume = lesion * 4.0 if each == "seg" else rng.random(VOXELS) * 1000 * head
+            volume = change(volume) if each == contrast and change else volume
+            raw = nib.Nifti1Image(volume.astype(np.float32), np.diag([8.0, 8.0, 9.0, 1.0])).to_bytes()
+            (root / f"a_{each}.nii.gz").write_bytes(gzip.compress(raw, 1))
+        if change is None:
+            other = nib.Nifti1Image((rng.random(VOXELS) * 900 * head).astype(np.int16), np.diag([8.0, 8.0, 9.0, 1.0]))
+            (root / f"a_{contrast}.nii").write_bytes(other.to_bytes())
+        if "rounding" in what:
+            yield sound("brats_reported", what, "brats", root)
+        else:
+            yield hopeless("brats_reported", what, "brats", root, names=f"a_{contrast}.nii.gz")
+
+
 # --- All of them
 
 
@@ -985,6 +1091,9 @@ FAMILIES = {
     states: 44,
     official: 24,
     specs: 80,
+    tiff_reported: 11,
+    stains_reported: 3,
+    brats_reported: 6,
 }
 
 

@@ -308,7 +308,16 @@ def test_workers_see_the_same(tmp_path):
 
 def test_follow_up_scans_are_one_patient():
     assert patient_of("BraTS-GLI-00001-000") == patient_of("BraTS-GLI-00001-001") == "BraTS-GLI-00001"
-    for case in ("BraTS2021_00001", "BraTS20_Training_001", "TCGA-DU-7294", "Brats18_TCIA01_131_1", "p-001", "001"):
+    alone = (
+        "BraTS2021_00001",
+        "BraTS20_Training_001",
+        "TCGA-DU-7294",
+        "Brats18_TCIA01_131_1",
+        "p-001",
+        "001",
+        "sub-0_1",
+    )
+    for case in alone:
         assert patient_of(case) == case
 
 
@@ -322,6 +331,17 @@ def test_follow_up_scans_are_one_patient():
         ("Patient-042_week-000-1", "Patient-042_week-044"),
         ("BraTS-GLI-00003-000", "BraTS-GLI-00003-1001"),
         ("BraTS-MET-00003-000", "BraTS-MET-00003-001"),
+        ("BraTS-MEN-RT-0003-1", "BraTS-MEN-RT-0003-2"),
+        ("UCSF-PDGM-041", "UCSF-PDGM-041_FU003d"),
+        ("TCGA-02-0006-1996-08-23", "TCGA-02-0006-1997-11-12"),
+        ("RHUH-0001_0", "RHUH-0001_2"),
+        ("PatientID_0003_Timepoint_1", "PatientID_0003_Timepoint_2"),
+        ("10118_time1", "10118_time2"),
+        ("OAS30001_MR_d1129", "OAS30001_MR_d1757"),
+        ("sub-007_ses-01_acq-mprage_run-1", "sub-007_ses-02_run-2"),
+        ("sub-007_run-1", "sub-007_run-2"),
+        ("sub-007_ses-pre_space-MNI152", "sub-007"),
+        ("p-07_visit-1", "p-07_visit-2"),
     ],
 )
 def test_follow_up_scans_of_other_collections_too(first, later):
@@ -354,6 +374,71 @@ def test_a_background_that_is_not_zero_is_named(tmp_path, change):
     rewritten(path, change)
     with pytest.raises(ValueError, match=r"case a: .*flair.*expected 0 around the brain, got values such as"):
         open_folder(tmp_path)[0]
+
+
+def within(margin):
+    """All but a margin of a volume, in which it is 0."""
+    inside = np.zeros(SHAPE, bool)
+    inside[tuple(slice(each, each and -each) if each else slice(None) for each in margin)] = True
+    return inside
+
+
+@pytest.mark.parametrize("margin", [(1, 1, 1), (3, 2, 2), (0, 0, 2)], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: (x - 100) / 50, lambda x: x + np.random.default_rng(0).normal(0, 1e-6, x.shape)],
+    ids=["z-scored", "noise"],
+)
+def test_a_rim_of_zeros_does_not_hide_such_a_background(tmp_path, change, margin):
+    write_case(tmp_path, "a")
+    for path in tmp_path.rglob("*t1.nii*"):
+        rewritten(path, lambda x: change(x) * within(margin))
+    with pytest.raises(ValueError, match=r"case a: .*_t1\..*expected 0 around the brain, got values such as"):
+        open_folder(tmp_path)[0]
+
+
+def test_brains_that_are_cut_off_or_fill_the_volume_are_read(tmp_path):
+    write_case(tmp_path, "a")
+    there = [np.flatnonzero(brain().any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    tight = [slice(side[0], side[-1] + 1) for side in there]
+    for name, cut in {"tight": tight, "half": [*tight[:2], slice(tight[2].start, 8)], "side": [slice(0, 12)]}.items():
+        (tmp_path / name).mkdir()
+        for path in tmp_path.glob("a_*"):
+            image = nib.load(path)
+            part = image.get_fdata()[tuple(cut)].astype(np.int16)
+            nib.save(nib.Nifti1Image(part, image.affine), tmp_path / name / path.name)
+        whole = open_folder(tmp_path / name).whole("a")
+        assert whole.brain.sum() == pytest.approx(brain()[tuple(cut)].sum(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x + 1, lambda x: np.where(x > 0, 1, 255), lambda x: x == 0, lambda x: x + 2 * brain()]
+)
+def test_labels_of_everything_are_no_tumour(tmp_path, change):
+    write_case(tmp_path, "a")
+    (path,) = tmp_path.rglob("*seg*")
+    rewritten(path, change, np.int16)
+    with pytest.raises(ValueError, match=r"case a: .*seg.*expected labels of a tumour, and 0 elsewhere, got them in"):
+        open_folder(tmp_path)[0]
+
+
+def test_a_gzipped_twin_must_hold_the_same(tmp_path):
+    write_case(tmp_path, "a")
+    twin = tmp_path / "a_t2.nii.gz"
+    plain = tmp_path / "a_t2.nii"
+    plain.write_bytes(gzip.decompress(twin.read_bytes()))
+    expected = open_folder(tmp_path)[0]["secondary"]
+    twin.unlink()
+    assert torch.equal(open_folder(tmp_path)[0]["secondary"], expected)
+    for content, message in (
+        (gzip.compress(plain.read_bytes() + b"0"), "hold different volumes; remove one"),
+        (gzip.compress(plain.read_bytes()[:-2] + b"00"), "hold different volumes; remove one"),
+        (gzip.compress(plain.read_bytes())[:-9], "Compressed file ended"),
+        (gzip.compress(plain.read_bytes())[:10] + bytes(99), "Error -3"),
+    ):
+        twin.write_bytes(content)
+        with pytest.raises(ValueError, match=f"case a: .*a_t2.nii.gz.*{message}"):
+            open_folder(tmp_path)
 
 
 def test_labels_are_whole_numbers(tmp_path):

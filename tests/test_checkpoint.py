@@ -2,10 +2,14 @@
 
 import functools
 import json
+import math
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from damm_lite import fusion, prediction_types, schedules
@@ -53,6 +57,29 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
         save_checkpoint(path, model, schedules.cosine_schedule(60))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_numbers_of_numpy_and_pytorch_are_kept_and_other_things_become_text(tmp_path):
+    path = tmp_path / "net.safetensors"
+    model = DAMMNet(CONFIG, secondary_channels=np.int64(2))
+    about = dict(seed=np.int64(3), score=np.float32(0.5), curve=np.arange(3), loss=torch.tensor(2.0), out=Path("x/y"))
+    save_checkpoint(path, model, schedules.cosine_schedule(50), **about)
+    assert load_checkpoint(path)[0].arguments["secondary_channels"] == 2
+    with safe_open(path, "pt") as file:
+        kept = json.loads(file.metadata()["damm_lite"])["about"]
+    assert kept == dict(seed=3, score=0.5, curve=[0, 1, 2], loss=2.0, out="x/y")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_could_not_be_loaded_are_not_written(model, tmp_path, value):
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, model, schedules.cosine_schedule(50))
+    before = path.read_bytes()
+    with torch.no_grad():
+        list(model.parameters())[-1].view(-1)[-1] = value
+    with pytest.raises(FloatingPointError, match=r"net.safetensors: not written: .*NaN or infinity in model\."):
+        save_checkpoint(path, model, schedules.cosine_schedule(50))
+    assert path.read_bytes() == before
 
 
 def damaged(path, change):

@@ -244,6 +244,41 @@ def test_counts_in_wide_integers_are_refused(tmp_path, image, dtype, top):
         read_tiff(path)
 
 
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "uint64"])
+def test_counts_with_a_hot_pixel_are_refused_and_what_uses_the_range_is_not(tmp_path, image, dtype):
+    top = np.iinfo(dtype).max
+    counts = np.rint(image * 300).astype(dtype)
+    counts[3, 4] = top
+    path = write(tmp_path / "a.tif", counts)
+    with pytest.raises(ValueError, match=r"a.tif: .* half of them at most 1\d\d; store them as 8 or 16 bits"):
+        read_tiff(path)
+    for sound in (image, image > 0.5, np.rint(image * 7) / 7):
+        found = read_tiff(write(tmp_path / "b.tif", (sound * (top // 2) * np.float64(1.9)).astype(dtype)))
+        np.testing.assert_allclose(found, sound * 0.95, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "pixels", [lambda x: np.rint(x * 9).astype(np.uint16), lambda x: x / 2**32 * 300, lambda x: 0.5 + x * 1e-5]
+)
+def test_next_to_no_contrast_is_refused_unless_it_is_stretched(folder, image, pixels):
+    path = write(folder / "DAPI" / "b.tif", pixels(image))
+    with pytest.raises(ValueError, match=rf"{path}: expected values that use the range from 0 to 1, got .*stretch"):
+        FluorescenceDataset(folder, "QD", "CD31", "DAPI", 16)
+    stretched = FluorescenceDataset(folder, "QD", "CD31", "DAPI", 16, normalise=stretch)
+    assert stretched.images["b"][2].min() == -1 and stretched.images["b"][2].max() == 1
+
+
+@pytest.mark.parametrize("channels, height, width", [(2, 40, 30), (5, 24, 64), (9, 17, 17)])
+def test_channels_that_were_written_last_are_refused(tmp_path, channels, height, width):
+    last = np.random.default_rng(0).integers(0, 255, (height, width, channels), dtype=np.uint8)
+    path = write(tmp_path / "a.tif", last, photometric="minisblack")
+    for read in (read_tiff, read_stain, lambda path: read_stain(path, 1)):
+        with pytest.raises(ValueError, match=rf"a.tif: expected channels of whole images, got {height} of {width} x"):
+            read(path)
+    first = write(tmp_path / "b.tif", np.moveaxis(last, -1, 0), photometric="minisblack")
+    np.testing.assert_allclose(read_stain(first, 1), last[..., 1] / 255, atol=1e-6)
+
+
 def test_slices_that_happen_to_be_equal_are_no_colours(tmp_path, image):
     grey = (image * 255).astype(np.uint8)
     stack = np.stack([grey] * 3 + [255 - grey])
@@ -264,6 +299,12 @@ def test_two_files_that_could_be_meant_are_both_named(tmp_path, image, names):
     with pytest.raises(ValueError, match="two files for channel") as caught:
         find_channel(tmp_path, "CD31" if "CD31" in names[0] else "DAPI")
     assert all(str(tmp_path / name) in str(caught.value) for name in names)
+
+
+def test_a_field_named_as_its_channel_is_one_file_and_a_folder_none(tmp_path, image):
+    path = write(tmp_path / "CD31" / "CD31.tif", image)
+    (tmp_path / "CD31.tif").mkdir()
+    assert find_channel(tmp_path, "CD31") == {"CD31": path}
 
 
 def test_hidden_files_are_passed_over(tmp_path, image):

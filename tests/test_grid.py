@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from damm_lite.experiments.ablate import ablate, combine, read_spec, read_table
+from damm_lite.experiments.ablate import ablate, combine, read_spec, read_table, run_grid
 from damm_lite.experiments.factors import FACTORS, Budget, Level, Network
 from damm_lite.experiments.jobs import Job, run_jobs, usable_cores
 from damm_lite.fusion import Addition, QueryConfidence
@@ -163,11 +164,16 @@ def fails(number):
     raise ValueError("out of tissue")
 
 
+def leaves(number):
+    sys.exit(f"no tissue in {number}")
+
+
 def test_a_job_that_fails_ends_nothing_but_itself(tmp_path):
-    jobs = [Job((f"run-{i}",), fails if i in (1, 3) else well, (i,)) for i in range(5)]
+    jobs = [Job((f"run-{i}",), {1: fails, 3: leaves}.get(i, well), (i,)) for i in range(5)]
     with pytest.raises(RuntimeError, match="2 of 5 runs failed, the others are done:") as caught:
         run_jobs(jobs, tmp_path)
-    assert "run-1: ValueError: out of tissue" in str(caught.value) and "run-3: " in str(caught.value)
+    assert "run-1: ValueError: out of tissue" in str(caught.value)
+    assert "run-3: SystemExit: no tissue in 3" in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0.csv", "run-2.csv", "run-4.csv"]
 
 
@@ -201,12 +207,30 @@ def test_on_a_cluster_too_and_a_job_that_kills_its_workers_is_given_up(tmp_path,
         ("grids: [{fusion: all}]\nseeds: [010]", "spec.yaml: 010: expected a number as people write it, in line 2"),
         ("grids: [{fusion: all}]\nseeds: [1:30]", "spec.yaml: 1:30: expected a number"),
         ("grids: [{fusion: all}]\nbudget: {steps: 1e3}", "spec.yaml: steps: expected whole numbers"),
+        ("grids: [{<<: {fusion: [MMFM]}, fusion: [addition]}]", r"spec.yaml: expected no merging \(<<\)"),
+        (
+            "grids: [{fusion: all}, {fusion: [addition]}]",
+            "spec.yaml: grids: expected every run once, got fusion-addition-0",
+        ),
+        ("grids: [{fusion: [MMFM]}]\nseeds: [!!int 0x10]", "spec.yaml: 0x10: expected a number as people write it"),
+        ("grids: [{num_steps: [1_0]}]", "spec.yaml: 1_0: expected a number as people write it"),
+        ("grids: [{gamma: [1e-1]}]", "spec.yaml: gamma: unknown level '1e-1'"),
+        ("grids: [{fusion: all}]\nseeds:", "spec.yaml: seeds: expected a list with something in it, got None"),
     ],
 )
 def test_a_wrong_specification_is_refused_before_any_work(tmp_path, text, message):
     (tmp_path / "spec.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_spec(tmp_path / "spec.yaml")
+
+
+def test_runs_of_which_nobody_knows_the_budget_are_left_alone(serial, spec, tmp_path):
+    shutil.copytree(serial / "runs", tmp_path / "runs")
+    with pytest.raises(
+        ValueError, match="budget.yaml: no such file, and nothing else says how the runs there were made"
+    ):
+        run_grid(*read_spec(spec), tmp_path)
+    assert runs_in(tmp_path) == runs_in(serial) and not (tmp_path / "budget.yaml").exists()
 
 
 def test_a_folder_of_another_budget_is_left_alone(serial, tmp_path):

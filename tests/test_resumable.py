@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -22,7 +24,7 @@ from damm_lite.fusion import Addition
 from damm_lite.losses import our_loss
 from damm_lite.predict import predict
 from damm_lite.prediction_types import PredictsImage, PredictsNoise
-from damm_lite.resumable import fit
+from damm_lite.resumable import fit, peak_memory
 from damm_lite.schedules import cosine_schedule, scaled_linear_schedule
 from damm_lite.train import TrainConfig
 from damm_lite.tumours.synthetic import SyntheticTumours
@@ -173,6 +175,32 @@ def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path, training)
     assert step_of(tmp_path / "state.safetensors") == 2
     with pytest.raises(FloatingPointError, match="nan at step 1 of seed 0; no state had been saved yet"):
         list(fit(*training, lambda *arguments: our_loss(*arguments) * float("nan"), folder=tmp_path / "new"))
+
+
+@pytest.mark.parametrize("ruined", [1, 3], ids=["first", "last"])
+def test_a_step_that_ruins_the_weights_is_not_saved_though_its_loss_is_finite(tmp_path, training, ruined):
+    steps = iter(range(1, 10))
+
+    def gradient_of_nan(output, target, trusted):
+        nothing = (output.multi - output.multi.detach()).abs().sqrt().mean()  # 0, with a gradient of 0 times infinity
+        return our_loss(output, target, trusted) + (nothing if next(steps) == ruined else 0)
+
+    kept = "no state had been saved yet" if ruined == 1 else r"the last good state is .*state\.safetensors"
+    with pytest.raises(FloatingPointError, match=rf"not written: expected finite numbers, .*; {kept}"):
+        list(fit(*training, gradient_of_nan, folder=tmp_path, save_seconds=0.0))
+    assert not (tmp_path / "model.safetensors").exists()
+    if ruined == 3:
+        assert step_of(tmp_path / "state.safetensors") == 2
+
+
+def test_without_the_module_that_only_unix_has(monkeypatch):
+    code = "import psutil, sys; sys.modules['resource'] = None; import damm_lite; damm_lite.fit, damm_lite.train"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    peak = types.SimpleNamespace(peak_wset=3 * 2**30)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: peak)
+    assert peak_memory(torch.device("cpu")) == 3
 
 
 @pytest.fixture

@@ -127,6 +127,25 @@ def test_a_loss_that_is_not_finite_stops_at_once(patches):
         next(train(UNet(SMALL), SCHEDULE, patches, TrainConfig(seed=9), explode, progress=False))
 
 
+def test_images_of_any_real_type_are_trained_on_as_float32(patches):
+    def losses(change):
+        torch.manual_seed(0)
+        items = [{key: change(x) if torch.is_tensor(x) else x for key, x in patch.items()} for patch in patches]
+        return [step.loss for step in train(DAMMNet(SMALL), SCHEDULE, items, TrainConfig(3, 4), progress=False)]
+
+    expected = losses(lambda x: x)
+    assert losses(torch.Tensor.double) == expected == losses(torch.Tensor.numpy)
+    assert losses(torch.Tensor.half) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["target", "primary", "secondary"])
+@pytest.mark.parametrize("change", [lambda x: (x + 1) * 127.5, lambda x: ((x + 1) * 127.5).byte(), lambda x: x - 2])
+def test_images_of_another_range_are_refused_before_a_step(patches, name, change):
+    items = [patch | {name: change(patch[name])} for patch in patches]
+    with pytest.raises(ValueError, match=rf"{name}: expected values in \[-1, 1\], got some up to"):
+        next(train(DAMMNet(SMALL), SCHEDULE, items, TrainConfig(3, 4), progress=False))
+
+
 def test_batches_are_a_function_of_seed_and_step():
     config = TrainConfig(num_steps=5, batch_size=4, seed=2)
     long = list(StepSampler(100, TrainConfig(num_steps=50, batch_size=4, seed=2)))

@@ -18,6 +18,7 @@ from damm_lite.data import check_index, check_side, stack
 
 ENOUGH_BRAIN = 0.4  # least area of brain in a slice, relative to the largest of the case
 CACHED_CASES = 4  # kept in memory by a dataset
+MOST_OF_BOX = 0.65  # of the box around a brain that it may fill: real ones have 0.4 to 0.5, an ellipsoid 0.52
 
 
 class CaseSlices(NamedTuple):
@@ -106,6 +107,8 @@ def read_case(
         brain = np.logical_or.reduce([volume != 0 for volume in volumes])
         scales = [_scale(files[contrast], volume, brain) for contrast, volume in zip(contrasts, volumes, strict=True)]
         segmentation = to_slices(read_labels(files["seg"])) if "seg" in files else None
+        if segmentation is not None:
+            check_lesion(files["seg"], (segmentation > 0)[brain].mean())
     except ValueError as error:
         raise ValueError(f"case {case}: {error}") from error
     zooms = tuple(nib.affines.voxel_sizes(nib.as_closest_canonical(read[0][1]).affine).tolist())
@@ -133,16 +136,25 @@ def read_case(
 
 
 def check_background(path: Path, volume: np.ndarray) -> None:
-    """Raise ValueError, naming the file, where what surrounds the brain is not 0: on the outer faces of the volume
-    (X, Y, Z) more voxels are something else than 0. Brain is what is not 0, so all of it would be taken for brain.
+    """Raise ValueError, naming the file, where what surrounds the brain in a volume (X, Y, Z) is not 0: what is not 0
+    fills most of the box around it, as no brain does. All of it would be taken for brain.
     """
-    faces = np.concatenate([volume[face].ravel() for face in (0, -1)] + [volume[:, [0, -1]].ravel()])
-    faces = np.concatenate([faces, volume[:, :, [0, -1]].ravel()])
-    if (faces != 0).mean() > 0.5:
+    there = volume != 0
+    sides = [np.flatnonzero(there.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    box = there[tuple(slice(side[0], side[-1] + 1) for side in sides)] if there.any() else there
+    if box.mean() > MOST_OF_BOX:
         raise ValueError(
-            f"{path}: expected 0 around the brain, got values such as {faces[faces != 0][0]:g}; "
+            f"{path}: expected 0 around the brain, got values such as {volume[there][0]:g}; "
             "strip the skull, or set the background to 0"
         )
+
+
+def check_lesion(path: Path, share: float) -> None:
+    """Raise ValueError, naming the segmentation, where its labels cover more than half of the brain: no tumour, but
+    tissues, or a background that is not 0.
+    """
+    if share > 0.5:
+        raise ValueError(f"{path}: expected labels of a tumour, and 0 elsewhere, got them in {share:.0%} of the brain")
 
 
 def read_labels(path: Path) -> np.ndarray:

@@ -7,8 +7,10 @@ the names of other collections: UPENN-GBM, UCSF-PDGM, TCGA, LUMIERE, BIDS,
 open_ms_data.
 """
 
+import gzip
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def find_cases(root: str | Path) -> dict[str, dict[str, Path]]:
     path}}, sorted. Hidden files and folders are passed over.
 
     Contrasts are the keys of `SUFFIXES`. Where a file is there both plain and
-    gzipped, the plain one is taken. Raises FileNotFoundError for a missing
+    gzipped, the plain one is taken, and `check_case` compares them. Raises FileNotFoundError for a missing
     folder; ValueError where no file has such a name, or two files hold the
     same contrast of the same case.
     """
@@ -91,26 +93,34 @@ def check_contrasts(target: str, primary: str, secondary: str | list[str]) -> li
     return contrasts
 
 
-# What follows the patient in the names of collections with several scans of one.
-SCAN = re.compile(
-    r"(?<=BraTS-...-\d{5})-\d{3,4}$"  # BraTS since 2023: the number of the scan
-    r"|(?<=UPENN-GBM-\d{5})_\d\d$"  # 11 before an operation, 21 after it
-    r"|(?<=UCSF-PDGM-\d{4})_FU\w*$"  # a follow-up
-    r"|(?<=TCGA-..-....)_\d{4}\.\d\d\.\d\d$"  # a date
-    r"|_ses-\w+$"  # BIDS: a session
-    r"|_week-\d+(-\d+)?$"  # LUMIERE
-    r"|(?<=-\d{5})-\d{3}$"  # other names as those of BraTS
+# The patient, in the names of collections with several scans of one, before what tells the scans apart.
+PATIENT = re.compile(
+    r"BraTS-...-\d{5}(?=-\d{3,4}$)"  # BraTS since 2023: the number of the scan
+    r"|BraTS-MEN-RT-\d{4}(?=-\d$)"
+    r"|UPENN-GBM-\d{5}(?=_\d\d$)"  # 11 before an operation, 21 after it
+    r"|UCSF-PDGM-\d{3,4}(?=_FU\w*$)"  # a follow-up
+    r"|TCGA-..-....(?=[_-]\d{4}[.-]\d\d[.-]\d\d$)"  # a date
+    r"|RHUH-\d{4}(?=_\d$)"  # 0 before an operation, 1 and 2 after it
+    r"|OAS3\d{4}(?=_MR_d\d+$)"  # OASIS-3: days since the first visit
+    r"|sub-[a-z0-9]+(?=_[a-z]+-)"  # BIDS: sessions, runs and whatever else
+    r"|.+(?=_ses-\w+$)"
+    r"|.+(?=_(visit|time|timepoint|tp)[_-]?\d+$)"  # UCSF-ALPTDG, MU-Glioma-Post
+    r"|.+(?=_week-\d+(-\d+)?(_op)?$)"  # LUMIERE
+    r"|.*-\d{5}(?=-\d{3}$)",  # other names as those of BraTS
+    re.IGNORECASE,
 )
 
 
 def patient_of(case: str) -> str:
-    """The patient of a case, by the naming of BraTS, UPENN-GBM, UCSF-PDGM, TCGA,
-    BIDS and LUMIERE; any other name counts as a patient of its own.
+    """The patient of a case, by the naming of BraTS, UPENN-GBM, UCSF-PDGM and
+    -ALPTDG, TCGA, RHUH, MU-Glioma-Post, OASIS-3, BIDS and LUMIERE; any other
+    name counts as a patient of its own.
 
-    >>> patient_of("BraTS-GLI-00001-001"), patient_of("sub-07_ses-02")
+    >>> patient_of("BraTS-GLI-00001-001"), patient_of("sub-07_ses-02_run-1")
     ('BraTS-GLI-00001', 'sub-07')
     """
-    return SCAN.sub("", case)
+    found = PATIENT.match(case)
+    return found[0] if found else case
 
 
 def split_patients(
@@ -159,8 +169,8 @@ def check_case(case: str, files: dict[str, Path], contrasts: list[str]) -> None:
     which is cheap: thousands of cases can be checked before work begins.
 
     Raises ValueError that names the case where one of `contrasts` is missing,
-    is no whole 3-D NIfTI file or is 0 everywhere, or where shapes or affines
-    differ.
+    is no whole 3-D NIfTI file, is 0 everywhere, or differs from a gzipped copy
+    beside it, or where shapes or affines differ.
     """
     missing = [contrast for contrast in contrasts if contrast not in files]
     if missing:
@@ -172,6 +182,7 @@ def check_case(case: str, files: dict[str, Path], contrasts: list[str]) -> None:
             image = read_header(path)
             if contrast != "seg" and _may_be_damaged(path, image) and not read_nifti(path)[0].any():
                 raise ValueError(f"{path}: expected a brain, got voxels that are all 0")
+            _check_twin(path)
         except (ValueError, FileNotFoundError) as error:
             raise ValueError(f"case {case}: {error}") from error
         first = first or image
@@ -182,6 +193,20 @@ def check_case(case: str, files: dict[str, Path], contrasts: list[str]) -> None:
                 f"case {case}: {path.name} lies elsewhere than {contrasts[0]}: its affine is "
                 f"{image.affine[:3].round(3).tolist()} instead of {first.affine[:3].round(3).tolist()}"
             )
+
+
+def _check_twin(path: Path) -> None:
+    """Raise ValueError where a file's gzipped twin is there too, and holds something else."""
+    twin = path.with_name(path.name + ".gz")
+    if path.suffix.lower() == ".nii" and twin.is_file():
+        whole = path.read_bytes()
+        try:
+            with gzip.open(twin) as file:
+                same = file.read(len(whole) + 1) == whole
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{twin}: {error}") from error
+        if not same:
+            raise ValueError(f"{path} and {twin} hold different volumes; remove one")
 
 
 def _may_be_damaged(path: Path, image: nib.Nifti1Image) -> bool:

@@ -22,6 +22,7 @@ import argparse
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -115,6 +116,8 @@ def read_spec(path: str | Path) -> tuple[list[Run], Budget]:
         if wrong := [seed for seed in seeds if type(seed) is not int or not 0 <= seed < 2**32]:
             raise ValueError(f"seeds: expected whole numbers from 0 to 2^32 - 1, got {wrong[0]!r}")
         runs = [run for grid in several("grids", spec["grids"]) for run in _runs_of(grid, seeds)]
+        if twice := [run for run, times in Counter(run.file for run in runs).items() if times > 1]:
+            raise ValueError(f"grids: expected every run once, got {twice[0]} twice")
     except FAULTS as error:
         raise ValueError(f"{path}: {error}") from error
     return runs, budget
@@ -155,13 +158,18 @@ def run_grid(runs: list[Run], budget: Budget, out: Path, scheduler: str | None =
     """Do what is not yet done of `runs`, below the folder `out`; the table of
     all of them.
 
-    Raises ValueError where the folder holds runs of another budget.
+    Raises ValueError where the folder holds runs of another budget, or runs
+    but not the file that says of which.
     """
     folder, kept = out / "runs", out / "budget.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(asdict(budget) | {"widths": list(budget.widths)})
     if kept.is_file() and kept.read_text() != settings:
         raise ValueError(f"{kept}: these runs had another budget; give another folder, or make it the same again")
+    if not kept.is_file() and any(folder.glob("*.csv")):
+        raise ValueError(
+            f"{kept}: no such file, and nothing else says how the runs there were made; give another folder"
+        )
     with atomic_write(kept) as whole:
         whole.write_text(settings)
     run_jobs(jobs_of(runs, budget, folder), folder, scheduler)

@@ -41,7 +41,7 @@ def run_jobs(jobs: list[Job], folder: Path, scheduler: str | None = None) -> Non
                 for name, table in zip(job.names, result(), strict=True):
                     with atomic_write(folder / f"{name}.csv") as whole:
                         table.to_csv(whole, index=False)
-            except Exception as error:  # whatever a job may raise
+            except (Exception, SystemExit) as error:  # whatever a job may raise
                 failed |= dict.fromkeys(job.names, error)
             bar.update(len(job.names))
     if failed:

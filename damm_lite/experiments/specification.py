@@ -50,6 +50,8 @@ def _check_values(node):
     """
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value]
+        if "<<" in keys:  # another mapping, in which a key may stand as well
+            raise ValueError(f"expected no merging (<<), got one in line {node.start_mark.line + 1} or below")
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise ValueError(f"{twice[0]!r} stands twice, in line {node.start_mark.line + 1} or below")
         for _, value in node.value:

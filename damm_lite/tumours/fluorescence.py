@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from damm_lite.data import check_side
 from damm_lite.names import composed, is_hidden
-from damm_lite.tumours.tiff import read_at_scale, read_stain
+from damm_lite.tumours.tiff import LEAST_SHARE, read_at_scale, read_stain
 from damm_lite.tumours.tiff_header import channel_names, pixel_size
 
 ASSUMED = 0.5  # µm a pixel, of a scan at 20x
@@ -38,7 +38,7 @@ def _tiff_files(root):
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     found = [p for p in [*root.glob("*"), *root.glob("*/*")] if p.suffix.lower() in (".tif", ".tiff")]
-    return sorted(p for p in found if not is_hidden(p.relative_to(root)))
+    return sorted(p for p in found if p.is_file() and not is_hidden(p.relative_to(root)))
 
 
 def _stem(path):
@@ -59,14 +59,15 @@ def find_channel(root: str | Path, channel: str) -> dict[str, Path]:
     """
     root, files, channel = Path(root), _tiff_files(root), composed(channel)
     inside = [p for p in files if p.parent != root]
+    inside_channel = [p for p in inside if composed(p.parent.name) == channel]
     layouts = [
-        [(_stem(p), p) for p in inside if composed(p.parent.name) == channel],
+        [(_stem(p), p) for p in inside_channel],
         [(root.name, p) for p in files if p.parent == root and _stem(p) == channel],
-        [(composed(p.parent.name), p) for p in inside if _stem(p) == channel],
+        [(composed(p.parent.name), p) for p in inside if _stem(p) == channel and p not in inside_channel],
     ]
     names = {p: channel_names(p) for p in files if p.parent == root and _stem(p) != channel}
     layouts.append([(_stem(p), p) for p, there in names.items() if channel in there])
-    found = [(field, path) for layout in layouts for field, path in layout]
+    found = [pair for layout in layouts for pair in layout]
     by_field = dict(found)
     for field, path in found:
         if by_field[field] != path or sum(map(bool, layouts)) > 1:
@@ -128,7 +129,8 @@ class FluorescenceDataset(Dataset):
 
     All images are read, checked and kept in memory at once, so that a bad one
     is reported before any work is lost: a counterpart that is missing, unequal
-    sizes, an image smaller than `size`, and whatever `read_stain` refuses.
+    sizes, an image smaller than `size` or of next to no contrast, and whatever
+    `read_stain` refuses.
     """
 
     def __init__(
@@ -150,6 +152,11 @@ class FluorescenceDataset(Dataset):
                 path = files[channel][field]
                 image = read_stain(path, name_inside(path, channel))
                 stack.append(normalise(image) if normalise else image)
+                if np.ptp(stack[-1]) < LEAST_SHARE:
+                    raise ValueError(
+                        f"{path}: expected values that use the range from 0 to 1, got {stack[-1].min():g} to "
+                        f"{stack[-1].max():g}; give `normalise`, e.g. `stretch`"
+                    )
                 if stack[-1].shape != stack[0].shape:
                     raise ValueError(
                         f"{path}: expected the size of {files[target][field]} {stack[0].shape}, got {image.shape}"

@@ -33,11 +33,13 @@ UPRIGHT = {  # how to turn (..., H, W) for each of its values
     8: lambda x: np.rot90(x, 1, (-2, -1)),
 }
 LEAST_SHARE = 2**-12  # of the range of a 32-bit type that an image must use: float32 tells no finer values apart
+FEW_LEVELS = 2**12  # a tensor tells that many apart in such a share
+LEAST_SIDE = 16  # in pixels, of an image whose channels are more than that
 
 
 def read_tiff(path: str | Path) -> np.ndarray:
     """Read an image as float32 in [0, 1]: (H, W), or (C, H, W) where it has
-    several channels.
+    several channels, which come first.
 
     Integers are divided by the largest value of their type, so 16-bit and
     8-bit copies of one image agree, or by that of the camera's bits where the
@@ -48,8 +50,8 @@ def read_tiff(path: str | Path) -> np.ndarray:
     resolution is read. Raises FileNotFoundError, or ValueError naming the
     file, what was found and what was expected: not a whole TIFF, several
     images, a compression that needs another library, more than three axes,
-    negative or non-finite values, floats outside [0, 1], 32-bit integers of
-    which too few would stay different.
+    channels that were written last, negative or non-finite values, floats
+    outside [0, 1], 32-bit integers of which too few would stay different.
     """
     return _read(path)[0]
 
@@ -62,6 +64,11 @@ def _read(path, channel=None):
         axes, shape = axes_of(series)
         if len(axes) > 3 or "YX" not in (axes, axes[1:], axes[:2]):
             raise Refused(f"expected (H, W) or (C, H, W), got shape {series.shape} with axes {series.axes}")
+        if axes[1:] == "YX" and shape[0] > LEAST_SIDE > min(shape[1:]):
+            raise Refused(
+                f"expected channels of whole images, got {shape[0]} of {shape[1]} x {shape[2]} pixels; "
+                "write channels that come last first: numpy.moveaxis(image, -1, 0)"
+            )
         alone = plane is not None and axes[1:] == "YX" and len(series.pages) == shape[0]  # a page for each channel
         if not 0 < np.prod(shape[1:] if alone else shape, dtype=float) <= MAX_PIXELS:
             raise Refused(f"expected between 1 and {MAX_PIXELS} values, got shape {shape}")
@@ -129,12 +136,18 @@ def unit_range(path: str | Path, pixels: np.ndarray, largest: int | None = None)
             f"{path}: expected pixels in [0, {largest}] ({pixels.dtype}), "
             f"got [{pixels.min():g}, {pixels.max():g}]; rescale the image first"
         )
-    if pixels.dtype.kind in "ui" and pixels.dtype.itemsize > 2 and 0 < image.max() < LEAST_SHARE:
+    if pixels.dtype.kind in "ui" and pixels.dtype.itemsize > 2 and image.any() and _are_lost(image, pixels):
         raise ValueError(
             f"{path}: expected values that use the range of {pixels.dtype}, up to {largest}, got at most "
-            f"{pixels.max()}; store them as 8 or 16 bits"
+            f"{pixels.max()}, and half of them at most {np.median(pixels):g}; store them as 8 or 16 bits"
         )
     return image
+
+
+def _are_lost(image, pixels):
+    """Whether most of these wide integers become one as numbers in [-1, 1]: of counts, also where one pixel is hot."""
+    left, there = len(np.unique(image * 2 - 1)), len(np.unique(pixels))
+    return image.max() < LEAST_SHARE or (left < FEW_LEVELS and left <= there / 2)
 
 
 def read_stain(path: str | Path, channel: str | int | None = None) -> np.ndarray:
