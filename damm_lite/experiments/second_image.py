@@ -11,8 +11,6 @@ All scores are over the pixels that the vessels leave open.
 """
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +27,7 @@ from damm_lite.distributions import crps
 from damm_lite.experiments.sampling import OPEN, SAMPLERS, score_field
 from damm_lite.predict import predict
 from damm_lite.schedules import NoiseSchedule
-from damm_lite.tumours.simulate import simulate_nanoparticles, simulate_nuclei, simulate_vessels
+from damm_lite.tumours import simulate_nanoparticles, simulate_nuclei, simulate_vessels
 
 FIELD_SEED = 6_000_017
 
@@ -63,31 +61,18 @@ def score_consistent(samples: Tensor, draws: Tensor) -> dict[str, float]:
 
 
 def measure(
-    sample: Callable[[Tensor, Tensor, str, list[int]], Tensor], fields: list[dict], num_samples: int
+    model: DAMMNet, schedule: NoiseSchedule, fields: list[dict], num_samples: int = 40, num_steps: int = 20
 ) -> pd.DataFrame:
-    """A row for each field, kind of nuclei and branch; sample(vessels, nuclei, gate, seeds) returns (S, 1, H, W)."""
+    """A row of scores for each field, kind of nuclei and branch."""
     rows = []
     for index, field in enumerate(tqdm(fields, desc="fields")):
         seeds = [1000 * index + number for number in range(num_samples)]
         for nuclei, score in (("consistent", score_consistent), ("other", score_field)):
-            for gate in ("uni", "multi"):
-                samples = sample(field["vessels"], field[nuclei], gate, seeds)
-                rows.append(dict(field=index, nuclei=nuclei, branch=gate) | score(samples, field["draws"]))
+            pair = [field[name].expand(num_samples, -1, -1, -1) for name in ("vessels", nuclei)]
+            for branch in ("uni", "multi"):
+                samples = predict(model, schedule, *pair, num_steps, seeds, branch, sampler=SAMPLERS["sde"]).x0
+                rows.append(dict(field=index, nuclei=nuclei, branch=branch) | score(samples, field["draws"]))
     return pd.DataFrame(rows)
-
-
-def samples_of(
-    model: DAMMNet,
-    schedule: NoiseSchedule,
-    num_steps: int,
-    vessels: Tensor,
-    nuclei: Tensor,
-    gate: str,
-    seeds: list[int],
-) -> Tensor:
-    """A branch's samples (S, 1, H, W), one for each seed, for one pair of images (1, H, W)."""
-    pair = (image.expand(len(seeds), *image.shape) for image in (vessels, nuclei))
-    return predict(model, schedule, *pair, num_steps, seeds, gate, sampler=SAMPLERS["sde"]).x0
 
 
 def main() -> None:
@@ -104,8 +89,8 @@ def main() -> None:
     fields = [field_of(index, arguments.size, arguments.draws) for index in range(arguments.fields)]
     tables = []
     for path, (model, schedule) in networks.items():
-        sample = partial(samples_of, model, schedule, arguments.num_steps)
-        tables.append(measure(sample, fields, arguments.samples).assign(network=path.parent.name or path.stem))
+        found = measure(model, schedule, fields, arguments.samples, arguments.num_steps)
+        tables.append(found.assign(network=path.parent.name or path.stem))
     with atomic_write(arguments.out) as whole:
         pd.concat(tables).round(6).to_csv(whole, index=False)
 
