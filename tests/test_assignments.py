@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import grade
 import make_assignments
+import sandbox
+from course import Assignment, Rules, read_students, variant
+from submissions import Submission
 
 ROOT = Path(__file__).parents[1]
 MASTERS = sorted((ROOT / "book" / "assignments").glob("*.ipynb"))
@@ -31,6 +36,10 @@ def made(tmp_path_factory):
 @pytest.fixture(params=MASTERS, ids=lambda p: p.stem)
 def master(request):
     return request.param
+
+
+def key_of(master):
+    return master.parent / "keys" / f"{master.stem}.py"
 
 
 def cells(path):
@@ -87,6 +96,10 @@ def test_students_get_neither_solutions_nor_hidden_tests(made, master):
     for line in private:
         assert plain(line) not in text, line
     assert sum(plain(line) in kept for line in private) > 0.7 * len(private)  # not the comments in hidden tests
+    assert "judge.py" not in text
+    with zipfile.ZipFile(made / "instructor" / master.stem / "autograder.zip") as archive:
+        assert archive.read("files/key.py") == key_of(master).read_bytes()
+        assert archive.read("files/judge.py") == (ROOT / "tools" / "judge.py").read_bytes()
 
 
 def test_students_run_to_the_first_blank_and_fail_with_messages(made, master, tmp_path):
@@ -164,6 +177,65 @@ def test_a_folder_without_masters_is_named(tmp_path):
     command = [sys.executable, ROOT / "tools" / "make_assignments.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and f"{tmp_path}: expected a folder with master notebooks" in done.stderr
+
+
+def test_every_student_gets_data_of_their_own(tmp_path):
+    for name, given in (("a1_toy", "VARIANT = 0\nprint(VARIANT)"), ("a2_toy", "print(1)")):
+        for folder in (tmp_path / "students" / name, tmp_path / "students" / name / "colab"):
+            folder.mkdir(parents=True)
+            made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(given)])
+            nbformat.write(made, folder / f"{name}.ipynb")
+        (folder / "tests.zip").write_bytes(b"tests")
+    (tmp_path / "students.csv").write_text("name,id\nkim@uni.edu,0042\nkim,0042\nteacher,\nben,b-7\n")
+    assert make_assignments.student_ids(tmp_path / "students.csv") == ["0042", "b-7"]
+    numbers = set()
+    for student in ("0042", "b-7"):
+        for name in ("a1_toy", "a2_toy"):
+            make_assignments.make_variant(name, student, tmp_path)
+        own = tmp_path / "variants" / student
+        assert [path.name for path in own.iterdir()] == ["a1_toy"]
+        assert (own / "a1_toy" / "colab" / "tests.zip").read_bytes() == b"tests"
+        for folder in (own / "a1_toy", own / "a1_toy" / "colab"):
+            (cell,) = cells(folder / "a1_toy.ipynb")
+            assert cell.source == f"VARIANT = {variant(student, 'a1_toy')}\nprint(VARIANT)"
+        numbers.add(variant(student, "a1_toy"))
+    assert len(numbers) == 2
+    assert cells(tmp_path / "students" / "a1_toy" / "a1_toy.ipynb")[0].source.startswith("VARIANT = 0\n")
+    (tmp_path / "students.csv").write_text("name,id\nkim,42\nben,../b\n")
+    with pytest.raises(ValueError, match=r"students.csv, line 3: expected letters, digits .* got '../b'"):
+        make_assignments.student_ids(tmp_path / "students.csv")
+
+
+def test_the_number_of_a_variant_is_that_of_sha256():
+    """As `sha256sum` says; the same in any form of the ID's letters, another for another assignment."""
+    digest = subprocess.run(["sha256sum"], input=b"a1_toy\nb-7", capture_output=True).stdout.decode()
+    assert variant("b-7", "a1_toy") == 1 + int(digest[:16], 16) % 10**6
+    assert variant(" B-7", "a1_toy") == variant("b-7", "a1_toy") != variant("b-7", "a2_toy")
+    some = [variant(f"{student}", "a1_toy") for student in range(300)]
+    assert len(set(some)) > 295 and min(some) >= 1 and max(some) <= 10**6
+
+
+def test_a_submission_is_graded_by_the_data_of_whose_it_is(tmp_path):
+    rules = {"a1_toy": Assignment(title="A1", weight=1.0, automatic=2.0)}
+    (tmp_path / "students.csv").write_text("name,id\nkim,0042\n")
+    students = read_students(tmp_path / "students.csv", Rules(assignments=rules))
+    kim = Submission(("kim", "a1.ipynb"), "a1_toy", Path("1"))
+    other = Submission(("lee", "a1.ipynb"), "a1_toy", Path("2"))
+    damaged = Submission(("kim", "a2.ipynb"), reason="damaged")
+    checked, numbers = grade.variants([kim, other, damaged], students)
+    assert numbers == {Path("1"): variant("0042", "a1_toy")}
+    assert [one.reason for one in checked] == ["", "nobody in students.csv hands in as this", "damaged"]
+    made = sandbox.bubblewrap(kim.notebook, Path("key.zip"), sandbox.Limits(), numbers[Path("1")])
+    where = made.index("DAMM_VARIANT")
+    assert made[where - 1 : where + 2] == ["--setenv", "DAMM_VARIANT", str(variant("0042", "a1_toy"))]
+
+
+@pytest.mark.parametrize("name, found", [("a1", lambda key: key["SEEDS"][0]), ("a2", lambda key: key["FIRST"] - 21)])
+def test_a_key_makes_the_data_of_a_variant(monkeypatch, name, found):
+    (path,) = (ROOT / "book" / "assignments" / "keys").glob(f"{name}_*.py")
+    assert found(runpy.run_path(path)) == 0
+    monkeypatch.setenv("DAMM_VARIANT", "1234")
+    assert found(runpy.run_path(path)) == 1234
 
 
 def test_solutions_never_reach_the_site():

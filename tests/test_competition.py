@@ -1,5 +1,11 @@
 """The competition: evaluations are counted, and who asks for more than the budget is refused."""
 
+import os
+import runpy
+import threading
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +14,7 @@ from damm_lite.metrics import ssim
 from damm_lite.predict import predict
 from damm_lite.schedules import scaled_linear_schedule
 from damm_lite.teaching.competition import BudgetSpent, divergent_patches, metered, score
+from damm_lite.tumours import DIVERGENCES
 from damm_lite.unet import UNetConfig
 
 
@@ -56,3 +63,44 @@ def test_what_is_no_image_is_refused(network):
         score(lambda *a: None, *network, batch)
     with pytest.raises(ValueError, match="expected finite values"):
         score(lambda *a: torch.full((2, 1, 16, 16), torch.nan), *network, batch)
+
+
+@pytest.fixture(scope="module")
+def key():
+    """What judges the competition."""
+    (path,) = (Path(__file__).parents[1] / "book" / "assignments" / "keys").glob("a4_*.py")
+    return runpy.run_path(path)
+
+
+def test_every_kind_has_as_many_hidden_patches(key):
+    key["hidden_patches"].__globals__["EACH"] = 2
+    batch = key["hidden_patches"]()
+    kinds = batch["kind"]
+    assert kinds[:4] == kinds[4:] and sorted(kinds[:4]) == sorted(DIVERGENCES)
+    assert batch["divergent"].all() and len({image.sum().item() for image in batch["target"]}) == 8
+
+
+@pytest.mark.parametrize("where", ["here", "in a thread", "in another process"])
+def test_work_is_seen_wherever_it_is_done(key, where):
+    def work():
+        start = time.thread_time()
+        while time.thread_time() - start < 0.5:
+            pass
+
+    def fork():
+        if not (child := os.fork()):
+            work()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    before, started = key["seconds_spent"](os.getpid()), time.process_time()
+    if where == "in another process":
+        fork()
+    elif where == "in a thread":
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+    else:
+        work()
+    own = time.process_time() - started if where != "in another process" else 0.5
+    assert key["seconds_spent"](os.getpid()) - before == pytest.approx(own, abs=0.1)

@@ -6,6 +6,9 @@ grades it is what `make assignments` left in _build/assignments/instructor. Ever
 in Docker where that is missing, with no network, no file of the machine but the Python environment (read-only), and
 limits of time and memory.
 
+With --students and --rules (see tools/gradebook.py) every student is graded by the data of his or her own variant, as
+`python tools/make_assignments.py --students` handed them out.
+
 Written, below FOLDER (default: _build/grades): grades.csv, one row for every file and folder handed in, with the
 reason where it got no points, and reports/, a page for each row that shows no hidden test. Those of an earlier run are
 replaced.
@@ -19,13 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
 import sandbox
+from course import Students, read_rules, read_students, variant
 from damm_lite.atomic import atomic_write
 from damm_lite.experiments.jobs import usable_cores
 from notebooks import in_print, said
@@ -117,6 +121,19 @@ def grade_all(submissions: list[Submission], autograders: Path, runner: Runner, 
     return grades
 
 
+def variants(submissions: list[Submission], students: Students) -> tuple[list[Submission], dict[Path, int]]:
+    """(the submissions, the variant of each notebook); one that is nobody's gets the reason instead of a variant."""
+    checked, numbers = [], {}
+    for one in submissions:
+        student = students.handed_in(one.file)
+        if one.notebook and not student:
+            one = replace(one, notebook=None, reason=f"nobody in {students.path.name} hands in as this")
+        if one.notebook:
+            numbers[one.notebook] = variant(student, one.assignment)
+        checked.append(one)
+    return checked, numbers
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("submissions", type=Path)
@@ -124,10 +141,14 @@ def main() -> None:
     parser.add_argument("--autograders", type=Path, default=ROOT / "_build" / "assignments" / "instructor")
     parser.add_argument("--seconds", type=float, default=Limits.seconds, help="of one submission")
     parser.add_argument("--memory", type=float, default=Limits.memory, help="GiB, of each that is graded")
+    parser.add_argument("--students", type=Path, help="who is in the course, where each has a variant")
+    parser.add_argument("--rules", type=Path, help="of the course")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="how many are graded at a time")
     arguments = parser.parse_args()
     if arguments.workers < 1:
         parser.error(f"--workers: expected at least 1, got {arguments.workers}")
+    if (arguments.students is None) != (arguments.rules is None):
+        parser.error("--students and --rules: expected both or neither")
     assignments = [path.parent.name for path in arguments.autograders.resolve().glob("*/autograder.zip")]
     with tempfile.TemporaryDirectory() as work:
         try:
@@ -138,15 +159,19 @@ def main() -> None:
             parser.error(f"{arguments.submissions}: expected a folder with notebooks, found none")
         if not assignments:
             parser.error(f"{arguments.autograders}: expected NAME/autograder.zip, found none; run `make assignments`")
+        numbers = {}
         try:
+            if arguments.students:
+                students = read_students(arguments.students, read_rules(arguments.rules))
+                submissions, numbers = variants(submissions, students)
             command = sandbox.working()
-        except RuntimeError as error:
+        except (OSError, ValueError, RuntimeError) as error:
             parser.error(str(error))
         limits, start = Limits(arguments.seconds, arguments.memory), time.monotonic()
         grades = grade_all(
             submissions,
             arguments.autograders.resolve(),
-            lambda notebook, autograder: sandbox.run(command(notebook, autograder, limits), limits),
+            lambda notebook, key: sandbox.run(command(notebook, key, limits, numbers.get(notebook, 0)), limits),
             arguments.out,
             arguments.workers,
         )

@@ -53,7 +53,7 @@ class Limits:
     processes: int = 256
 
 
-Command = Callable[[Path, Path, Limits], list[str]]
+Command = Callable[[Path, Path, Limits, int], list[str]]  # notebook, autograder, limits, the student's variant
 
 
 def isolated(limits: Limits) -> list[str]:
@@ -73,21 +73,22 @@ def isolated(limits: Limits) -> list[str]:
     return command
 
 
-def variables(programs: str, package: str) -> dict[str, str]:
-    """The environment of a submission: where programs and the book's package are, and one thread."""
-    return dict(PATH=programs, HOME="/tmp", PYTHONPATH=package, OMP_NUM_THREADS="1", SCORE="/tmp/out/score")
+def variables(programs: str, package: str, variant: int) -> dict[str, str]:
+    """The environment of a submission: where programs and the book's package are, one thread, and whose data."""
+    every = dict(PATH=programs, HOME="/tmp", PYTHONPATH=package, OMP_NUM_THREADS="1", SCORE="/tmp/out/score")
+    return every | dict(DAMM_VARIANT=str(variant))
 
 
-def bubblewrap(notebook: Path, autograder: Path, limits: Limits) -> list[str]:
+def bubblewrap(notebook: Path, autograder: Path, limits: Limits, variant: int = 0) -> list[str]:
     """The command that grades a notebook under bubblewrap."""
     command = isolated(limits)
     command += ["--ro-bind", str(notebook), "/submission.ipynb", "--ro-bind", str(autograder), "/autograder.zip"]
-    for name, value in variables(f"{Path(sys.executable).parent}:/usr/bin:/bin", str(ROOT)).items():
+    for name, value in variables(f"{Path(sys.executable).parent}:/usr/bin:/bin", str(ROOT), variant).items():
         command += ["--setenv", name, value]
     return [*command, "--chdir", "/tmp", "sh", "-c", GRADE]
 
 
-def docker(notebook: Path, autograder: Path, limits: Limits) -> list[str]:
+def docker(notebook: Path, autograder: Path, limits: Limits, variant: int = 0) -> list[str]:
     """The command that does the same in a container. It ends itself in time: who stops the command stops only the
     client."""
     memory = f"{int(limits.memory * GIB)}b"
@@ -98,7 +99,7 @@ def docker(notebook: Path, autograder: Path, limits: Limits) -> list[str]:
     command += ["--tmpfs", f"/tmp:rw,exec,mode=1777,size={int(limits.disk * GIB)}", "--workdir", "/tmp"]
     for source, target in ((notebook, "/submission.ipynb"), (autograder, "/autograder.zip")):
         command += ["--mount", f"type=bind,source={source},target={target},readonly"]
-    for name, value in variables("/usr/local/bin:/usr/bin:/bin", "/book").items():
+    for name, value in variables("/usr/local/bin:/usr/bin:/bin", "/book", variant).items():
         command += ["--env", f"{name}={value}"]
     return [*command, IMAGE, "timeout", "-s", "KILL", f"{limits.seconds:g}", "sh", "-c", GRADE]
 
