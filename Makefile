@@ -79,10 +79,10 @@ fork: .venv/installed
 
 # Student notebooks, autograders and the instructor's folder, from the masters; then grade a folder of submissions.
 assignments: .venv/installed
-	$(RUN)python tools/make_assignments.py $(MASTERS)
+	$(RUN)python tools/make_assignments.py $(MASTERS) $(if $(STUDENTS),--students $(STUDENTS))
 
 grade: .venv/installed
-	$(RUN)python tools/grade.py $(SUBMISSIONS)
+	$(RUN)python tools/grade.py $(SUBMISSIONS) $(if $(RULES),--rules $(RULES) --students $(STUDENTS))
 
 # Marks for Canvas, Moodle and Gradescope from the tables of `make grade`, written points and the course's rules.
 gradebook: .venv/installed

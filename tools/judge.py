@@ -1,0 +1,248 @@
+"""What hidden tests judge by: a process of its own, in which no student's code runs.
+
+A hidden test calls `judge("q4", ddim_step=ddim_step)`. That starts a second Python, which runs the function `q4` of
+key.py, the assignment's key: it makes the inputs, asks for answers, computes what is right by itself and compares. The
+notebook gets inputs and gives answers, as plain numbers over a pipe; so whatever was patched, replaced or invented in
+the notebook changes nothing but its own answers. `make assignments` puts both files into the autograder.
+
+What a module computes with and how is measured here too, by what its forward pass does, not by what it says of itself.
+"""
+
+import base64
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+RIGHT = "right"
+# Operations that can hold a factor, whichever way it is written.
+PRODUCTS = {"mul", "lerp", "addcmul", "bmm"}
+
+
+def judge(question: str, **answers: Callable) -> None:
+    """Have the key's function `question` ask these functions. Raises AssertionError with what was wrong."""
+    command = [sys.executable, "-P", "judge.py", question]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=first_environment()
+    ) as owner:
+        said = {}
+        for line in owner.stdout:
+            said = json.loads(line)
+            if "verdict" in said:
+                break
+            print(json.dumps(answer(answers, said)), file=owner.stdin, flush=True)  # noqa: T201 (a pipe)
+    assert said.get("verdict") == RIGHT, said.get("verdict", "the judge ended without a verdict")
+
+
+def answer(answers: dict[str, Callable], asked: dict) -> dict:
+    """What the notebook sends back to one question of the judge's: the result, or what was raised."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # a test that prints fails
+            return {"result": packed(answers[asked["name"]](*map(unpacked, asked["arguments"])))}
+    except Exception as error:  # a student's function may raise anything
+        return {"raised": f"{type(error).__name__}: {error}"[:500]}
+
+
+def put(function: Callable, **values: Any) -> Callable:
+    """The function with other values of these global variables of its notebook, while it runs."""
+
+    def run(*arguments):
+        kept = {name: function.__globals__.get(name) for name in values}
+        function.__globals__.update(values)
+        try:
+            return function(*arguments)
+        finally:
+            function.__globals__.update(kept)
+
+    return run
+
+
+def first_environment() -> dict[str, str]:
+    """The variables with which this process began, where the system tells; else those that it has now."""
+    try:
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return dict(os.environ)
+    return dict(entry.decode(errors="surrogateescape").split("=", 1) for entry in entries if b"=" in entry)
+
+
+def packed(value: Any) -> Any:
+    """A value as JSON can hold it: numbers, texts, lists, dicts, arrays, tables; of anything else, its kind."""
+    if isinstance(value, Tensor):
+        return {"tensor": packed(value.detach().cpu().numpy())}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        data = base64.b64encode(np.ascontiguousarray(value)).decode()
+        return {"array": data, "dtype": value.dtype.str, "shape": list(value.shape)}
+    if isinstance(value, np.generic):
+        return packed(value.item())
+    if isinstance(value, pd.Series):
+        return packed(value.to_numpy())
+    if isinstance(value, pd.DataFrame):
+        columns = {str(name): value[name].tolist() for name in value}
+        return {"frame": packed(columns), "index": packed(value.index.tolist())}
+    if isinstance(value, dict):
+        return {"dict": [[packed(key), packed(each)] for key, each in value.items()]}
+    if isinstance(value, list | tuple):
+        return [packed(each) for each in value]
+    for kind in (bool, int, float, str):  # a subclass may call itself what it likes
+        if isinstance(value, kind):
+            return kind(value)
+    return None if value is None else {"kind": type(value).__name__}
+
+
+def unpacked(value: Any) -> Any:
+    """The inverse of `packed`; tuples come back as lists."""
+    if isinstance(value, list):
+        return [unpacked(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return torch.from_numpy(unpacked(value["tensor"]))
+    if "array" in value:
+        flat = np.frombuffer(base64.b64decode(value["array"]), value["dtype"])
+        return flat.reshape(value["shape"]).copy()
+    if "frame" in value:
+        return pd.DataFrame(unpacked(value["frame"]), index=unpacked(value["index"]))
+    if "dict" in value:
+        return {unpacked(key): unpacked(each) for key, each in value["dict"]}
+    return value["kind"]
+
+
+class _Weights(TorchDispatchMode):
+    """Notes every float tensor that a computation reads and neither was given nor made."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.known = list(given)  # kept alive, or another could get the same place in memory
+        self.places = {tensor.untyped_storage().data_ptr() for tensor in given}
+        self.weights = {}
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        for tensor in tensors_in((args, kwargs)):
+            place = tensor.untyped_storage().data_ptr()
+            if place not in self.places and tensor.is_floating_point():
+                self.weights[place] = tensor
+        made = operation(*args, **(kwargs or {}))
+        for tensor in tensors_in(made):
+            self.known.append(tensor)
+            if tensor.untyped_storage().data_ptr() not in self.weights:
+                self.places.add(tensor.untyped_storage().data_ptr())
+        return made
+
+
+class _Factors(TorchDispatchMode):
+    """Notes every factor in [0, 1] that varies, and puts the mean of number `constant` in its place."""
+
+    def __init__(self, constant):
+        super().__init__()
+        self.constant, self.factors = constant, []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.__name__.split(".")[0]
+        if name.rstrip("_") in PRODUCTS:
+            args = [self.seen(each, name.endswith("_")) if isinstance(each, Tensor) else each for each in args]
+        return operation(*args, **(kwargs or {}))
+
+    def seen(self, tensor, in_place):
+        if not tensor.is_floating_point() or tensor.min() < 0 or tensor.max() > 1 or tensor.std() < 0.01:
+            return tensor
+        self.factors.append(tensor.clone())
+        if len(self.factors) - 1 != self.constant:
+            return tensor
+        return tensor.fill_(tensor.mean()) if in_place else tensor.mean().expand_as(tensor)
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """The tensors in nested arguments or results."""
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
+def weights_used(module: nn.Module, *inputs: Tensor) -> int:
+    """How many numbers a module's forward pass reads besides its inputs, wherever it keeps them."""
+    with _Weights(inputs) as mode:
+        module(*inputs)
+    return sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in mode.weights.values())
+
+
+@torch.no_grad()
+def largest_gate(module: nn.Module, inputs: list[Tensor], others: list[Tensor]) -> float:
+    """How far the output moves, at most, where a factor in [0, 1] that depends on the inputs is put at its mean.
+
+    In units of the output's standard deviation; 0 without such a factor. `others` are inputs to see what depends by.
+    """
+    plain, factors = _run(module, inputs)
+    changes = [0.0]
+    for number, (here, there) in enumerate(zip(factors, _run(module, others)[1], strict=False)):
+        if here.shape == there.shape and not torch.allclose(here, there, atol=0.01):
+            changes.append(float((_run(module, inputs, number)[0] - plain).abs().max() / plain.std()))
+    return max(changes)
+
+
+def _run(module, inputs, constant=None):
+    torch.manual_seed(0)  # what a module draws by itself depends on nothing
+    with _Factors(constant) as mode:
+        return module(*inputs), mode.factors
+
+
+# What follows is for keys.
+
+
+class Remote:
+    """The student's side, as a key sees it: `call(name, *arguments)`; `notebook` is the number of its process."""
+
+    def __init__(self, questions, answers, notebook: int):
+        self.questions, self.answers, self.notebook = questions, answers, notebook
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """What a function of the notebook returns. Raises AssertionError where it raises."""
+        asked = {"name": name, "arguments": [packed(each) for each in arguments]}
+        print(json.dumps(asked), file=self.questions, flush=True)  # noqa: T201 (a pipe)
+        said = json.loads(self.answers.readline())
+        assert "result" in said, f"{name} raised {said.get('raised')}"
+        return unpacked(said["result"])
+
+
+def near(found: Any, expected: Any, tolerance: float) -> bool:
+    """Whether an answer has the shape of what was expected and is nowhere further from it than `tolerance`."""
+    if isinstance(found, bool | str | dict) or found is None:
+        return False
+    try:
+        found, expected = (np.asarray(each, dtype=float) for each in (found, expected))
+    except (TypeError, ValueError):  # a list of whatever
+        return False
+    return found.shape == expected.shape and bool((np.abs(found - expected) <= tolerance).all())
+
+
+def verdict(question: Callable, call: Remote) -> str:
+    """What a key's question makes of the answers: `RIGHT`, or what is wrong."""
+    try:
+        question(call)
+    except AssertionError as error:
+        return str(error) or "wrong"
+    return RIGHT
+
+
+def main() -> None:
+    """Judge the question that is the only argument, by key.py beside this file."""
+    questions, sys.stdout = sys.stdout, sys.stderr  # what a key prints is no question
+    sys.path.append(str(Path(__file__).resolve().parent))
+    import key
+
+    said = verdict(getattr(key, sys.argv[1]), Remote(questions, sys.stdin, os.getppid()))
+    print(json.dumps({"verdict": said}), file=questions, flush=True)
+
+
+if __name__ == "__main__":
+    main()
