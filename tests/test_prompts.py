@@ -10,8 +10,7 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 BOOK = Path(__file__).parents[1] / "book"
-TO_COME = {"11_evaluation"}  # their prompts have no answers yet
-CHAPTERS = [path for path in sorted(BOOK.glob("[0-9]*.ipynb")) if path.stem not in TO_COME]
+CHAPTERS = sorted(BOOK.glob("[0-9]*.ipynb"))
 PROMPT = re.compile(r"^:::\{admonition\} Stop and predict \(\d minutes?\)\n:class: important\n(.*?)\n:::$", re.M | re.S)
 
 
