@@ -22,10 +22,11 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
     _check(samples, target, fewest=2)
     count = len(samples)
     ordered = samples.sort(dim=0).values
-    # Sum of |x - x'| over ordered pairs: each sorted sample counts by its place.
+    # Sum of |x - x'| over ordered pairs: a sorted sample counts by its place.
     places = torch.arange(count, device=samples.device) * 2 - count + 1
     pairs = 2 * torch.einsum("s,s...->...", places.to(ordered.dtype), ordered)
-    return (samples - target).abs().mean(dim=0) - pairs / (2 * count * (count - 1))
+    of_pairs = pairs / (2 * count * (count - 1))
+    return (samples - target).abs().mean(dim=0) - of_pairs
 
 
 def coverage(samples: Tensor, target: Tensor, region: Tensor | None = None) -> float:

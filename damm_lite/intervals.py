@@ -33,12 +33,9 @@ def missed(low: Tensor, high: Tensor, target: Tensor, region: Tensor | None = No
 
 
 def conformal_margin(
-    low: Tensor,
-    high: Tensor,
-    target: Tensor,
-    level: float = 0.9,
+    low: Tensor, high: Tensor, target: Tensor, level: float = 0.9,
     region: Tensor | None = None,
-) -> float:
+) -> float:  # fmt: skip
     """By how much to widen [low, high] on either side; negative: to narrow it.
 
     It is the least margin at which the mean share of missed pixels over the B
@@ -48,12 +45,14 @@ def conformal_margin(
     """
     count, allowed = len(target), 1 - level
     if count * allowed < level - 1e-9:
-        raise ValueError(f"target: expected at least {level / allowed:.0f} calibration patches, got {count}")
-    least, most = -float((high - low).max()) / 2, 2.0 + float((high - low).abs().max())
+        fewest = f"at least {level / allowed:.0f} calibration patches"
+        raise ValueError(f"target: expected {fewest}, got {count}")
+    least = -float((high - low).max()) / 2
+    most = 2.0 + float((high - low).abs().max())
     for _ in range(40):  # halving: the share falls as the margin grows
         margin = (least + most) / 2
-        share = float(missed(low - margin, high + margin, target, region).sum())
-        if (share + 1) / (count + 1) <= allowed:
+        lost = missed(low - margin, high + margin, target, region).sum()
+        if (float(lost) + 1) / (count + 1) <= allowed:
             most = margin
         else:
             least = margin

@@ -1,6 +1,6 @@
 """What do samples of two branches say of a second image that is right, or wrong?
 
-    python -m damm_lite.experiments.second_image --weights FILE [FILE ...] --out TABLE.csv
+    python -m damm_lite.experiments.second_image --weights FILE ... --out TABLE
 
 For each network and each field of vessels that it has not seen: samples of both
 branches with the nuclei that belong to the vessels, and with those of another

@@ -60,19 +60,21 @@ def paired_t(differences: Sequence[float], level: float = 0.95) -> Difference:
     needed: ValueError otherwise.
     """
     if len(differences) < 2:
-        raise ValueError(f"differences: expected at least two, got {len(differences)}")
+        found = len(differences)
+        raise ValueError(f"differences: expected at least two, got {found}")
     found = stats.ttest_1samp(differences, 0.0)
-    low, high = found.confidence_interval(level)
-    return Difference(float(np.mean(differences)), float(low), float(high), float(found.pvalue))
+    low, high = map(float, found.confidence_interval(level))
+    mean, p = float(np.mean(differences)), float(found.pvalue)
+    return Difference(mean, low, high, p)
 
 
 def equivalence(differences: Sequence[float], margin: float) -> float:
     """The p of "they differ by `margin` or more": two one-sided t tests, of
     which the larger p counts (Schuirmann 1987).
     """
-    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
-    return float(max(above, below))
+    above = stats.ttest_1samp(differences, -margin, alternative="greater")
+    below = stats.ttest_1samp(differences, margin, alternative="less")
+    return float(max(above.pvalue, below.pvalue))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
