@@ -82,7 +82,7 @@ assignments: .venv/installed
 	$(RUN)python tools/make_assignments.py $(MASTERS) $(if $(STUDENTS),--students $(STUDENTS))
 
 grade: .venv/installed
-	$(RUN)python tools/grade.py $(SUBMISSIONS) $(if $(RULES),--rules $(RULES) --students $(STUDENTS))
+	$(RUN)python tools/grade.py $(SUBMISSIONS) $(if $(RULES),--rules $(RULES)) $(if $(STUDENTS),--students $(STUDENTS))
 
 # Marks for Canvas, Moodle and Gradescope from the tables of `make grade`, written points and the course's rules.
 gradebook: .venv/installed
