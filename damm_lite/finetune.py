@@ -25,10 +25,8 @@ def expand_input_channels(model: DAMMNet | UNet, channels: int) -> DAMMNet | UNe
     if isinstance(model, DAMMNet):
         if model.secondary_channels != 1:
             raise ValueError(f"model: expected one secondary channel, got {model.secondary_channels}")
-        key, wider = (
-            "multi.in_conv.weight",
-            DAMMNet(model.config, **model.arguments | {"secondary_channels": channels}),
-        )
+        arguments = model.arguments | {"secondary_channels": channels}
+        key, wider = "multi.in_conv.weight", DAMMNet(model.config, **arguments)
     else:
         config = replace(model.config, in_channels=model.config.in_channels - 1 + channels)
         key, wider = "backbone.in_conv.weight", type(model)(config, **model.arguments)

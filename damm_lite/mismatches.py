@@ -8,13 +8,14 @@ know where it is wrong.
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional
 
 BACKGROUND = -1.0
+Corrupted = tuple[Tensor, Tensor]  # an image (C, H, W), and where it is right (1, H, W), in {0, 1}
 
 
-def make_mismatches(secondary: Tensor, generator: torch.Generator, fraction: float = 0.25) -> tuple[Tensor, Tensor]:
+def make_mismatches(secondary: Tensor, generator: Generator, fraction: float = 0.25) -> tuple[Tensor, Tensor]:
     """Corrupt a `fraction` of a batch; (B, C, H, W) -> the same, and `trusted`
     (B, 1, H, W) in {0, 1}.
 
@@ -40,17 +41,12 @@ def make_mismatches(secondary: Tensor, generator: torch.Generator, fraction: flo
     return corrupted, trusted
 
 
-def swap(
-    secondary: Tensor,
-    others: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+def swap(secondary: Tensor, others: Tensor, generator: Generator) -> Corrupted:
     """The whole image of another sample, the first of `others` that differs:
     wrong everywhere.
 
     Like each of the three kinds it takes an image (C, H, W) and those of the
-    other samples (B - 1, C, H, W), and returns an image and where it is right,
-    (1, H, W) in {0, 1}.
+    other samples (B - 1, C, H, W).
     """
     nowhere = torch.zeros_like(secondary[:1])
     for other in others:
@@ -59,11 +55,7 @@ def swap(
     return secondary, nowhere
 
 
-def shift(
-    secondary: Tensor,
-    others: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+def shift(secondary: Tensor, others: Tensor, generator: Generator) -> Corrupted:
     """Moved by 1/10 to 1/3 of the side in any direction: wrong everywhere."""
     height, width = secondary.shape[1:]
     distance, turn = torch.rand(2, generator=generator).tolist()
@@ -73,11 +65,7 @@ def shift(
     return secondary.roll(move, dims=(1, 2)), torch.zeros_like(secondary[:1])
 
 
-def cutout(
-    secondary: Tensor,
-    others: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+def cutout(secondary: Tensor, others: Tensor, generator: Generator) -> Corrupted:
     """Lost in a smooth region of 1/5 to 3/5 of the image: wrong there."""
     height, width = secondary.shape[1:]
     coarse = torch.randn(1, 1, 5, 5, generator=generator)

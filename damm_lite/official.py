@@ -13,16 +13,9 @@ from damm_lite.unet import UNetConfig
 log = logging.getLogger(__name__)
 
 # One R block: the release's name -> ours.
-_RES_BLOCK = {
-    **{
-        f"block_seq.{i}.basic_block.{part}": f"{side}.{part}"
-        for i, side in enumerate(["first", "second"])
-        for part in ("conv", "norm")
-    },
-    "block_seq.0.conv_res": "first.skip",
-    "block_seq.1.conv_res": "second.skip",
-    "local_embedder.1": "shift",
-}
+_RES_BLOCK = {"block_seq.0.conv_res": "first.skip", "block_seq.1.conv_res": "second.skip", "local_embedder.1": "shift"}
+for _i, _side in enumerate(["first", "second"]):
+    _RES_BLOCK |= {f"block_seq.{_i}.basic_block.{part}": f"{_side}.{part}" for part in ("conv", "norm")}
 
 
 def _branch(theirs, ours):
@@ -78,12 +71,9 @@ def load_official_state_dict(state_dict: dict[str, Tensor]) -> DAMMNet:
     tensor of the wrong shape or type, or not finite.
     """
     theirs = {key.removeprefix("noise_estimator."): value for key, value in state_dict.items()}
-    sizing = [
-        "unet_S.in_conv.conv.weight",
-        "in_conv.conv.weight",
-        "outc.conv.conv.weight",
-        "time_embedder.time_emb.3.weight",
-    ] + [f"in_blocks.{i}.0.block_seq.0.basic_block.conv.weight" for i in (0, 3, 6)]
+    sizing = ["unet_S.in_conv.conv.weight", "in_conv.conv.weight", "outc.conv.conv.weight"]
+    blocks = [f"in_blocks.{i}.0.block_seq.0.basic_block.conv.weight" for i in (0, 3, 6)]
+    sizing += ["time_embedder.time_emb.3.weight", *blocks]
     _require(theirs, sizing)
     for key in sizing:
         if theirs[key].ndim != (2 if key.startswith("time") else 4):
@@ -113,8 +103,7 @@ def load_official_state_dict(state_dict: dict[str, Tensor]) -> DAMMNet:
     model = DAMMNet(config, **arguments)
     model.load_state_dict(ours)
 
-    unused = sorted(set(theirs) - set(wanted.values()))
-    if unused:
+    if unused := sorted(set(theirs) - set(wanted.values())):
         groups = sorted({re.split(r"\.\d|\.(?=weight|bias)", key)[0] for key in unused})
         log.warning("%d keys of the checkpoint are not used: %s", len(unused), ", ".join(groups))
     return model.eval()

@@ -1,6 +1,7 @@
 """Predict the target from its conditions: sampler, network and gate together."""
 
 import copy
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -185,7 +186,8 @@ def predict_unet(
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network itself where it is wrapped to run on several devices."""
-    return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
+    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel
+    return model.module if isinstance(model, wrappers) else model
 
 
 def gate_of(gate: str | Gate) -> Gate:
@@ -209,7 +211,7 @@ def seeds_of(seed: int | Sequence[int], n: int) -> list[int]:
     """A seed for each of n patches; an int s stands for s, s + 1, ..., n of
     them. ValueError for another number.
     """
-    seeds = list(seed) if isinstance(seed, Sequence) else [seed + i for i in range(n)]
+    seeds = [operator.index(each) for each in seed] if hasattr(seed, "__len__") else [seed + i for i in range(n)]
     if len(seeds) != n or min(seeds, default=0) < 0:
         raise ValueError(f"seed: expected a whole number from 0 up, or one for each of {n} patches, got {seed!r}")
     return seeds

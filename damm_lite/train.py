@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -114,12 +115,7 @@ def train(
     average = _average(config.ema_decay)
     ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        weight_decay=WEIGHT_DECAY,
-        fused=True,
-    )
+    optimizer = AdamW(parameters, weight_decay=WEIGHT_DECAY, fused=True)
     identity, done = identity_of(model, schedule, dataset, loss), 0
     if resume:
         done = load_state(resume, model, ema, optimizer, config, identity)

@@ -28,10 +28,8 @@ class UNetConfig:
         if len(self.widths) != 4 or min(self.widths) < 16 or any(w % 8 for w in self.widths):
             raise ValueError(f"widths: expected four multiples of 8 from 16 up, got {self.widths}")
         if self.in_channels < self.out_channels or self.out_channels < 1:
-            raise ValueError(
-                "in_channels: expected at least out_channels (xt, then the condition), "
-                f"got {self.in_channels} and {self.out_channels}"
-            )
+            found = f"{self.in_channels} and {self.out_channels}"
+            raise ValueError(f"in_channels: expected at least out_channels (xt, then the condition), got {found}")
         if self.time_dim % 8 or self.time_dim < 16:
             raise ValueError(f"time_dim: expected a multiple of 8 from 16 up, got {self.time_dim}")
 

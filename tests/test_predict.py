@@ -3,8 +3,10 @@
 import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from damm_lite.damm import DAMMNet
 from damm_lite.data import chunks, generator_of, stack
@@ -226,10 +228,20 @@ def test_a_network_of_half_precision_predicts(conditions):
     assert found.x0.dtype == torch.bfloat16 and found.x0.isfinite().all()
 
 
-def test_a_wrapped_network_is_the_network(model, conditions):
-    wrapped = torch.nn.DataParallel(model)
+@pytest.mark.parametrize("wrapper", [torch.nn.DataParallel, AveragedModel])
+def test_a_wrapped_network_is_the_network(model, conditions, wrapper):
+    wrapped = wrapper(model)
     expected = predict(model, SCHEDULE, *conditions, num_steps=2)
     assert torch.equal(predict(wrapped, SCHEDULE, *conditions, num_steps=2).x0, expected.x0)
+
+
+@pytest.mark.parametrize("array", [tuple, np.array, torch.tensor])
+def test_seeds_may_be_any_whole_numbers(model, conditions, array):
+    options = dict(num_steps=2, gate="uni")
+    expected = predict(model, SCHEDULE, *conditions, seed=[7, 8, 5], **options).x0
+    assert torch.equal(predict(model, SCHEDULE, *conditions, seed=array([7, 8, 5]), **options).x0, expected)
+    with pytest.raises(TypeError):
+        predict(model, SCHEDULE, *conditions, seed=array([7.0, 8.0, 5.5]), **options)
 
 
 @pytest.mark.parametrize("change", [torch.Tensor.numpy, torch.Tensor.long, lambda x: x[0]])
