@@ -3,7 +3,7 @@
 The method lies flat in this folder; read it in this order: schedules,
 prediction_types, unet, fusion, damm, gates, losses, mismatches, train, grids,
 samplers, predict, metrics, distributions, intervals; then what it needs in practice:
-inference, resumable, identity, checkpoint, official, finetune, autoencoder, whole_slide. Below it are
+inference, resumable, identity, checkpoint, release, finetune, autoencoder, whole_slide. Below it are
 data, names, atomic and download, `tumours` and `brains` (images to learn from), above
 it `teaching` and `experiments`; imports only ever go down. Names of the method
 are `damm_lite.NAME`, others also `damm_lite.brains.NAME` and so on;

@@ -61,7 +61,6 @@ from .metrics import psnr as psnr
 from .metrics import ssim as ssim
 from .metrics import ssim_map as ssim_map
 from .mismatches import make_mismatches as make_mismatches
-from .official import load_official_state_dict as load_official_state_dict
 from .predict import Prediction as Prediction
 from .predict import predict as predict
 from .predict import predict_slices as predict_slices
@@ -72,6 +71,7 @@ from .prediction_types import PredictsImage as PredictsImage
 from .prediction_types import PredictsNoise as PredictsNoise
 from .prediction_types import PredictsPreconditioned as PredictsPreconditioned
 from .prediction_types import PredictsVelocity as PredictsVelocity
+from .release import load_released_state_dict as load_released_state_dict
 from .resumable import Progress as Progress
 from .resumable import fit as fit
 from .samplers import ddim_sampler as ddim_sampler

@@ -31,7 +31,7 @@ import damm_lite as dl
 from damm_lite.brains.nifti import read_nifti
 from damm_lite.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
 from damm_lite.experiments.ablate import read_spec
-from damm_lite.official import load_official_state_dict, official_names
+from damm_lite.release import load_released_state_dict, released_names
 from damm_lite.train import Step, TrainConfig
 from damm_lite.tumours.tiff import read_tiff
 
@@ -798,7 +798,7 @@ def states(folder, rng, n):
         )
 
 
-def official(folder, rng, n):
+def released(folder, rng, n):
     """State dicts under the release's names, of which one tensor is wrong: the error must name it, there is no file."""
     spoils = {
         "sound": lambda x: x,
@@ -811,17 +811,17 @@ def official(folder, rng, n):
         "missing": None,
     }
     model = small_network(rng)
-    names = official_names(model)
+    names = released_names(model)
     whole = {names[key]: value for key, value in model.state_dict().items()}
     keys = ["in_conv.conv.weight", "time_embedder.time_emb.3.weight", "un_crs_attn.q.weight"]
     for i, ((what, spoil), key) in enumerate(islice(product(spoils.items(), keys), n)):
-        path = folder / f"official {i}.safetensors"
+        path = folder / f"released {i}.safetensors"
         tensors = {name: spoil(x) if name == key and spoil else x for name, x in whole.items() if name != key or spoil}
         save_file(tensors, path)
         if what == "sound":
-            yield sound("official", what, "official", path, numbers_of(model))
+            yield sound("released", what, "released", path, numbers_of(model))
         else:
-            yield hopeless("official", f"{what}: {key}", "official", path, names="")
+            yield hopeless("released", f"{what}: {key}", "released", path, names="")
 
 
 SPEC = {"grids": [{"fusion": ["MMFM", "addition"], "head": ["joint"]}], "seeds": [0, 1], "budget": {"steps": 4}}
@@ -1052,9 +1052,9 @@ def _state(path):
     return np.concatenate([numbers_of(model), numbers_of(ema.module)])
 
 
-def _official(path):
+def _released(path):
     with safe_open(path, "pt") as file:
-        return numbers_of(load_official_state_dict({key: file.get_tensor(key) for key in file.keys()}))  # noqa: SIM118
+        return numbers_of(load_released_state_dict({key: file.get_tensor(key) for key in file.keys()}))  # noqa: SIM118
 
 
 def _spec(path):
@@ -1064,7 +1064,7 @@ def _spec(path):
 
 READERS = dict(
     read_tiff=_image, stains=_stains, read_nifti=_volume, brats=_brats, checkpoint=_checkpoint, state=_state,
-    official=_official, spec=_spec,
+    released=_released, spec=_spec,
 )  # fmt: skip
 
 FAMILIES = {
@@ -1089,7 +1089,7 @@ FAMILIES = {
     checkpoint_truncated: 12,
     checkpoint_flipped: 12,
     states: 44,
-    official: 24,
+    released: 24,
     specs: 80,
     tiff_reported: 11,
     stains_reported: 3,

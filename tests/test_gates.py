@@ -3,7 +3,12 @@
 import pytest
 import torch
 
+from damm_lite.checkpoint import load_pretrained
+from damm_lite.data import stack
 from damm_lite.gates import DAMMP, AlwaysMulti, AlwaysUni, HardSpatialDAMMP, MeanOfBranches, SpatialDAMMP
+from damm_lite.metrics import ssim
+from damm_lite.predict import predict
+from damm_lite.tumours.synthetic import HELD_OUT_SEED, SyntheticTumours
 from helpers import inputs, tiny
 
 
@@ -90,3 +95,13 @@ def test_early_decision_is_the_whole_network():
     decision = DAMMP()(model, model.encode(*args))
     expected = torch.where((out.confidence >= 0.5).view(-1, 1, 1, 1), out.multi, out.uni)
     torch.testing.assert_close(decision.output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_right_nuclei_help_the_shipped_network():
+    model, schedule = load_pretrained("tumour-64")
+    batch = stack(SyntheticTumours(8, 64, HELD_OUT_SEED, divergent_fraction=0.0))
+    images = batch["primary"], batch["secondary"]
+    uni, multi = (
+        ssim(predict(model, schedule, *images, 2, gate=gate).x0, batch["target"]) for gate in ("uni", "multi")
+    )
+    assert (multi - uni).mean() > 0.05

@@ -8,7 +8,7 @@ import torch
 from damm_lite.damm import DAMMNet, DAMMOutput
 from damm_lite.fusion import MMFM, UAFM, QueryConfidence
 from damm_lite.losses import released_loss, warmup_loss
-from damm_lite.official import load_official_state_dict, official_names
+from damm_lite.release import load_released_state_dict, released_names
 from damm_lite.unet import UNetConfig, timestep_embedding
 from helpers import relative_error
 from record_vectors import seeded_network
@@ -37,7 +37,7 @@ def small(vectors):
 
 @pytest.fixture
 def model(small):
-    return load_official_state_dict(entries(small, "w."))
+    return load_released_state_dict(entries(small, "w."))
 
 
 def inputs(arrays):
@@ -126,7 +126,7 @@ def test_network_without_confidence(small, model):
 
 
 def test_network_train_mode_and_running_statistics(small, model):
-    names = official_names(model)
+    names = released_names(model)
     with torch.no_grad():
         out = model.train()(*inputs(small))
     assert relative_error(out.uni, small["y_s_train"]) <= TOLERANCE
@@ -151,7 +151,7 @@ def test_losses_and_gradients(small, model):
     assert relative_error(loss.detach(), small["loss"]) <= TOLERANCE
     loss.backward()
     expected = {k: v for k, v in entries(small, "gradnorm.").items() if not k.startswith("unet_S.time_embedder")}
-    names = official_names(model)
+    names = released_names(model)
     norms = {names[key]: p.grad.norm() for key, p in model.named_parameters()}
     assert norms.keys() == expected.keys()
     got, ref = (torch.stack([d[key].double() for key in expected]) for d in (norms, expected))
@@ -187,7 +187,7 @@ def test_published_size():
 
 def as_released(model, prefix=""):
     """The state dict of `model` under the release's names, with its linear layers' shapes."""
-    names = official_names(model)
+    names = released_names(model)
     state = {}
     for key, value in model.state_dict().items():
         if names[key].endswith(("fc.0.weight", "fc.2.weight", "u.0.weight")):
@@ -203,14 +203,14 @@ def as_released(model, prefix=""):
         (UNetConfig(5, 2, (64, 32, 32, 64), 256), 2, (8, 64)),
     ],
 )
-def test_official_names_carry_any_size(config, secondary, shape, caplog):
+def test_released_names_carry_any_size(config, secondary, shape, caplog):
     model = DAMMNet(config, confidence=QueryConfidence, secondary_channels=secondary).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     state = as_released(model, prefix="noise_estimator.")
     state["noise_estimator.unet_S.time_embedder.time_emb.1.weight"] = torch.zeros(3)
     with caplog.at_level(logging.WARNING):
-        copy = load_official_state_dict(state)
+        copy = load_released_state_dict(state)
     assert "1 keys of the checkpoint are not used" in caplog.text
     assert not copy.training and copy.config == config
     args = (
@@ -229,7 +229,7 @@ def test_missing_and_misshapen_keys_are_named():
     state = as_released(model)
     lost = state.pop("un_crs_attn.q.weight")
     with pytest.raises(KeyError, match="un_crs_attn.q.weight"):
-        load_official_state_dict(state)
+        load_released_state_dict(state)
     state["un_crs_attn.q.weight"] = lost[:-1]
     with pytest.raises(ValueError, match=r"un_crs_attn.q.weight.*\(32, 32, 1, 1\).*\(31, 32, 1, 1\)"):
-        load_official_state_dict(state)
+        load_released_state_dict(state)

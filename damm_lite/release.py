@@ -49,7 +49,7 @@ def _module_names():
     return names
 
 
-def official_names(model: DAMMNet) -> dict[str, str]:
+def released_names(model: DAMMNet) -> dict[str, str]:
     """The release's name of each entry of `model.state_dict()` (heads:
     `QueryConfidence` only).
     """
@@ -61,7 +61,7 @@ def official_names(model: DAMMNet) -> dict[str, str]:
     return names
 
 
-def load_official_state_dict(state_dict: dict[str, Tensor]) -> DAMMNet:
+def load_released_state_dict(state_dict: dict[str, Tensor]) -> DAMMNet:
     """A `DAMMNet` in eval mode with the release's weights and its
     `QueryConfidence`.
 
@@ -87,7 +87,7 @@ def load_official_state_dict(state_dict: dict[str, Tensor]) -> DAMMNet:
     with torch.device("meta"):  # sizes alone: nothing is allocated before all of them fit
         model = DAMMNet(config, **arguments)
 
-    wanted = official_names(model)
+    wanted = released_names(model)
     _require(theirs, wanted.values())
 
     ours = {}
