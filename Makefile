@@ -39,19 +39,21 @@ outputs: .venv/installed
 bench: .venv/installed
 	.venv/bin/python tools/bench.py && .venv/bin/python tools/make_data.py manifest
 
-# Do networks sample? Beside exact draws: the table of chapter 04; four hours on two cores.
-SAMPLING = $(RUN)python -m damm_lite.experiments.sampling --out _build/sampling --fields 24 --draws 40
-LARGE = $(SAMPLING) --samples 40 --batch 8 --field-seed 6000011
-SMALL = $(SAMPLING) --samples 40 --size 32 --steps 1600 --field-seed 6000013
+# Do networks sample? Beside exact draws: the table of chapter 04; five hours on two cores.
+SAMPLING = $(RUN)python -m damm_lite.experiments.sampling --out _build/sampling
+FEW = --fields 24 --draws 40 --samples 40
+LARGE = $(SAMPLING) --batch 8 --field-seed 6000011
+SMALL = $(SAMPLING) $(FEW) --size 32 --steps 1600 --field-seed 6000013
 
 sampling: .venv/installed
 	$(LARGE) --steps 8000 --prediction exact
 	$(LARGE) --steps 8000 --prediction regression --sampler ddim:1 --samples 2
 	for output in image preconditioned; do \
-	    for steps in 500 2000 8000; do $(LARGE) --steps $$steps --prediction $$output || exit 1; done; \
+	    $(LARGE) --steps 8000 --prediction $$output || exit 1; \
+	    for steps in 500 2000 8000; do $(LARGE) $(FEW) --steps $$steps --prediction $$output || exit 1; done; \
 	    for levels in scaled-linear shifted; do \
 	        $(SMALL) --prediction $$output --schedule $$levels --sampler sde:20 ddim:20 || exit 1; done; done
-	$(SMALL) --sampler sde:5 sde:10 sde:50 sde:200
+	$(SMALL) --sampler sde:5 sde:10 sde:50 sde:100 sde:200
 	cp _build/sampling/summary.csv data/results/sampling.csv
 	.venv/bin/python tools/make_data.py manifest
 
@@ -61,7 +63,14 @@ torture: .venv/installed
 
 # The tests once more, with the newest packages that the ranges allow; table on the status page.
 newest: .venv/installed
-	$(RUN)nox -f tools/noxfile.py && .venv/bin/python tools/make_data.py manifest
+	$(RUN)nox -f tools/noxfile.py -s newest && .venv/bin/python tools/make_data.py manifest
+
+# The lock and the package's own tests with every Python, 3.11 to 3.14, that PATH or pyenv has, in an environment of
+# 2 to 7 GB for each; table on the status page. What was installed stays for the next call.
+versions: .venv/installed
+	PYENV_VERSION=$$(pyenv versions --bare 2> /dev/null | paste -sd: -) $(RUN)nox -f tools/noxfile.py -s versions -- \
+	    -q $(UNIT:%=tests/test_%.py) -n 2 --dist worksteal; failed=$$?; \
+	    .venv/bin/python tools/make_data.py manifest && exit $$failed
 
 # Small faults put into the method's files, to see whether a test notices; ten minutes.
 mutants: .venv/installed
@@ -84,6 +93,10 @@ assignments: .venv/installed
 grade: .venv/installed
 	$(RUN)python tools/grade.py $(SUBMISSIONS) $(if $(RULES),--rules $(RULES)) $(if $(STUDENTS),--students $(STUDENTS))
 
+# Which submissions resemble each other, beside what was handed out to all.
+similarity: .venv/installed
+	$(RUN)python tools/similarity.py $(SUBMISSIONS) $(if $(RULES),--rules $(RULES)) $(if $(STUDENTS),--students $(STUDENTS))
+
 # Marks for Canvas, Moodle and Gradescope from the tables of `make grade`, written points and the course's rules.
 gradebook: .venv/installed
 	$(RUN)python tools/gradebook.py $(GRADES) --rules $(RULES) --students $(STUDENTS) \
@@ -103,8 +116,8 @@ clean:
 
 # TORCH_INDEX is an index of PyTorch's own, such as https://download.pytorch.org/whl/cpu, whose wheels are smaller.
 .venv/installed: constraints.txt requirements.txt requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	    { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1)."; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))' || \
+	    { echo "Python 3.11, 3.12 or 3.13 is needed, 3.11.5 at least, and $(PYTHON) is $$($(PYTHON) -V 2>&1)."; \
 	      echo "Install one, and name it: make book PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt \
 	    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements-dev.txt
@@ -113,4 +126,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test unit lint serve colab outputs bench torture newest mutants fork assignments grade gradebook sampling slides lock audit clean
+.PHONY: book test unit lint serve colab outputs bench torture newest versions mutants fork assignments grade similarity gradebook sampling slides lock audit clean

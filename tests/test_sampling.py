@@ -67,7 +67,7 @@ def test_the_command_trains_measures_and_does_nothing_twice(tmp_path, monkeypatc
         runpy.run_module("damm_lite.experiments.sampling", run_name="__main__", alter_sys=True)
     name = "preconditioned-shifted-16-4-4-0"
     tables = sorted(path.name for path in tmp_path.glob("*-fields-*.csv"))
-    assert tables == [f"{name}-{sampler}-fields-4000001.csv" for sampler in ("ddim-2", "sde-3")]
+    assert tables == [f"{name}-{sampler}-fields-2-5-4-4000001.csv" for sampler in ("ddim-2", "sde-3")]
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 4 and said[:2] == said[2:]
     table = pd.read_csv(tmp_path / tables[0])

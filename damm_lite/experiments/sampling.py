@@ -43,7 +43,9 @@ from damm_lite.unet import RegressionUNet, UNet, UNetConfig
 
 DEVELOPMENT_SEED = 4_000_001
 EDGES = [0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 0.75]  # of bands of spatial frequency, cycles a pixel
-ABOUT = ["prediction", "schedule", "size", "steps", "batch", "seed", "field_seed", "sampler", "num_steps"]
+NETWORK = ["prediction", "schedule", "size", "steps", "batch", "seed"]
+MEASURED = ["fields", "draws", "samples", "field_seed"]
+ABOUT = [*NETWORK, "sampler", "num_steps", *MEASURED]  # columns of the tables
 OPEN = 0.05  # pixels whose true spread exceeds this are open: the vessels do not settle them
 COVERING = 39  # samples between whose extremes the truth should lie: 38 of 40 times, 95 %
 TYPES = {
@@ -220,7 +222,7 @@ def summarise_folder(folder: Path) -> pd.DataFrame:
 
 def main() -> None:
     arguments = parse()
-    name = "-".join(str(getattr(arguments, option)) for option in ABOUT[:6])
+    name, measured = ("-".join(str(getattr(arguments, x)) for x in names) for names in (NETWORK, MEASURED))
     if arguments.prediction != "exact":
         model, schedule = train_branch(arguments, arguments.out / name)
     fields = [
@@ -229,7 +231,7 @@ def main() -> None:
     ]
     for chosen in ["exact:0"] if arguments.prediction == "exact" else arguments.sampler:
         sampler, _, num_steps = chosen.partition(":")
-        path = arguments.out / f"{name}-{sampler}-{num_steps}-fields-{arguments.field_seed}.csv"
+        path = arguments.out / f"{name}-{sampler}-{num_steps}-fields-{measured}.csv"
         if not path.is_file():
             sample = more_draws
             if arguments.prediction != "exact":
