@@ -22,7 +22,7 @@ test: lint book web/node_modules/installed
 
 lint: .venv/installed
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	.venv/bin/nbstripout --verify --keep-id --keep-count book/*.ipynb book/assignments/*.ipynb
+	.venv/bin/nbstripout --verify --keep-id --keep-count book/*.ipynb $(wildcard book/assignments/*.ipynb)
 
 serve: book
 	.venv/bin/python -m http.server --directory _build/html 8000
@@ -106,6 +106,10 @@ gradebook: .venv/installed
 slides: book
 	$(RUN)python tools/make_slides.py
 
+# The whole book as _build/damm-diffusion.pdf, printed by Chromium.
+pdf: book web/node_modules/installed
+	$(RUN)python tools/make_pdf.py
+
 # The full lock, from the ranges of the requirements files.
 lock:
 	$(PYTHON) -m venv --clear _build/lock && _build/lock/bin/pip install -q torch==2.13.0 -r requirements-dev.txt
@@ -126,4 +130,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test unit lint serve colab outputs bench torture newest versions mutants fork assignments grade similarity gradebook sampling slides lock audit clean
+.PHONY: book test unit lint serve colab outputs bench torture newest versions mutants fork assignments grade similarity gradebook sampling slides pdf lock audit clean

@@ -23,7 +23,7 @@ from cheating import read
 from course import variant
 from grade import results
 from submissions import Submission
-from test_assignments import write_toy
+from test_assignments import needs_masters, write_toy
 from test_grade import answered
 
 ROOT = Path(__file__).parents[1]
@@ -239,6 +239,7 @@ def grader(tmp_path_factory):
         process.wait()
 
 
+@needs_masters
 @pytest.mark.parametrize("name, question", QUESTIONS)
 def test_an_honest_answer_keeps_all_of_its_points(grader, name, question):
     possible = sum(points for points, _ in read(MASTERS[name])[1][question])
@@ -246,12 +247,14 @@ def test_an_honest_answer_keeps_all_of_its_points(grader, name, question):
     assert grader(name, question, "") == {"points": possible, "said": []}
 
 
+@needs_masters
 @pytest.mark.parametrize("name, question, what, deserved", CHEATS)
 def test_a_cheat_gets_nothing_for_what_it_fakes(grader, name, question, what, deserved):
     done = grader(name, question, dedent(CHEATS[name, question, what, deserved]))
     assert done["points"] == deserved, done["said"]
 
 
+@needs_masters
 @pytest.mark.parametrize("name, master", MASTERS.items())
 def test_points_come_from_the_judge_alone(name, master):
     """What is judged in the notebook itself, where everything may be replaced, is worth nothing."""
@@ -341,17 +344,22 @@ HIDDEN = """import runpy
 runpy.run_path("judge.py")["judge"]("q1", add_two=add_two, variant=lambda: VARIANT)"""
 
 
-@pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap; install the package bubblewrap")
-def test_the_judge_and_a_variant_in_the_sandbox(tmp_path):
-    """Kim hands in her own variant, and Lee hands in the same notebook and says that it is his."""
-    write_toy(tmp_path / "toy.ipynb", solution="return x + 2")
-    master = nbformat.read(tmp_path / "toy.ipynb", as_version=4)
+def write_judged(path):
+    """A master with one question of two points, one of them from a judge, which also asks whose variant it is."""
+    write_toy(path, solution="return x + 2")
+    master = nbformat.read(path, as_version=4)
     master.cells.insert(1, nbformat.v4.new_code_cell("VARIANT = 0"))
     (hidden,) = (cell for cell in master.cells if "hidden: true" in cell.source)
     hidden.source = hidden.source[: hidden.source.index("assert")] + HIDDEN
-    nbformat.write(master, tmp_path / "toy.ipynb")
-    (tmp_path / "keys").mkdir()
-    (tmp_path / "keys" / "toy.py").write_text(KEY)
+    nbformat.write(master, path)
+    (path.parent / "keys").mkdir()
+    (path.parent / "keys" / f"{path.stem}.py").write_text(KEY)
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap; install the package bubblewrap")
+def test_the_judge_and_a_variant_in_the_sandbox(tmp_path):
+    """Kim hands in her own variant, and Lee hands in the same notebook and says that it is his."""
+    write_judged(tmp_path / "toy.ipynb")
     make_assignments.make(tmp_path / "toy.ipynb", tmp_path / "made")
     make_assignments.make_variant("toy", "kim", tmp_path / "made")
     given = tmp_path / "made" / "variants" / "kim" / "toy" / "toy.ipynb"

@@ -1,6 +1,7 @@
 """The network in the page: it says what PyTorch says, and answers to mouse and keyboard."""
 
 import gzip
+import re
 import shutil
 from itertools import pairwise
 
@@ -10,7 +11,9 @@ import torch
 
 import damm_lite as dl
 from browser import ELSEWHERE, HTML, SCRIPTS, answer, chromium, served
-from export_onnx import NUM_STEPS, SIZE, browser_model
+from damm_lite.tumours.simulate import simulate_nanoparticles, simulate_nuclei
+from export_onnx import NUM_DRAWS, NUM_STEPS, NUM_TISSUES, SIZE, browser_model
+from test_browser import SET_THEME, violations
 
 FOLDER = HTML / "playground"
 DENOISE = """async ([primary, secondary, seed]) => {
@@ -106,10 +109,112 @@ def test_less_than_six_megabytes_cross_the_network_and_the_button_says_how_many(
     assert f"Load the network ({size / 1e6:.0f} MB)" in (FOLDER / "playground.js").read_text()
 
 
+def test_what_the_page_loads_by_itself_is_small():
+    files = [FOLDER.parent / "playground.html", *(file for file in FOLDER.iterdir() if file.suffix != ".onnx")]
+    assert sum(file.stat().st_size for file in files) < 300e3
+
+
 def test_nothing_is_loaded_before_the_click(page):
     loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert any("playground.json" in name for name in loaded)
     assert not any(name.endswith((".onnx", ".wasm")) for name in loaded)
+
+
+# Of a tissue that the page offers: its vessels and nuclei, where these act, and the noise of each sample.
+TISSUE = """async ([number, right, samples]) => {
+    const base = new URL("playground/", document.baseURI);
+    const { randomTissue } = await import(new URL("tissue.js", base));
+    const { noise } = await import(new URL("random.js", base));
+    const tissue = Object.assign(randomTissue(64, number), { shift: [right, 0] });
+    const { primary, secondary, acting } = tissue.images();
+    const noises = Array.from({ length: samples }, (_, k) => [...noise(k + 1, 64 ** 2)]);
+    return [[...primary], [...secondary], [...acting], ...noises];
+}"""
+
+
+def tissue(page, number, right=0):
+    """(vessels, nuclei, moved by `right` pixels, acting nuclei), each (64, 64) in [-1, 1], and noises (4, 64, 64)."""
+    vessels, nuclei, acting, *noises = np.float32(page.evaluate(TISSUE, [number, right, NUM_DRAWS])).reshape(
+        -1, SIZE, SIZE
+    )
+    return vessels, nuclei, acting, np.stack(noises)
+
+
+def stored():
+    """The true maps (T, 64, 64) and the exact draws (T, D, 64, 64), in [0, 1]."""
+    maps = np.frombuffer((FOLDER / "draws.bin").read_bytes(), np.uint8) / 255
+    maps = maps.reshape(NUM_TISSUES, NUM_DRAWS + 1, SIZE, SIZE)
+    return maps[:, 0], maps[:, 1:]
+
+
+def number_in(page, selector):
+    return float(re.search(r"\d\.\d+", page.locator(selector).inner_text())[0])
+
+
+def test_the_true_maps_are_those_of_the_tissues(page):
+    truths, _ = stored()
+    for number, truth in enumerate(truths, start=1):
+        vessels, _, acting, _ = tissue(page, number)
+        expected = simulate_nanoparticles((vessels + 1) / 2, (acting + 1) / 2)
+        assert np.abs(truth - expected).max() < 1 / 255
+
+
+def test_the_draws_are_draws_for_the_vessels(page):
+    """They lie about the mean of many others as far as those do, and further from that of other vessels."""
+    _, draws = stored()
+    for number in (1, NUM_TISSUES):
+        vessels = (tissue(page, number)[0] + 1) / 2
+        rng = np.random.default_rng(number)
+        others = np.stack([simulate_nanoparticles(vessels, simulate_nuclei(rng, vessels)) for _ in range(32)])
+
+        usual, found, elsewhere = (
+            np.sqrt(((maps - others.mean(axis=0)) ** 2).mean(axis=(1, 2)))
+            for maps in (others, draws[number - 1], draws[number % NUM_TISSUES])
+        )
+        assert 0.6 * usual.min() < found.min() and found.max() < 1.5 * usual.max() < elsewhere.min()
+        first, *rest = draws[number - 1]
+        assert all(np.abs(first - other).mean() > 0.01 for other in rest)
+
+
+def test_the_draws_of_each_tissue_are_shown_until_its_vessels_change(page):
+    shown = page.locator("[data-row=draws] .playground-panels")
+    seen = {picture(page, "[data-panel=draw1] canvas")}
+    spreads = stored()[1].std(axis=1, ddof=1).mean(axis=(1, 2)) * 2  # of images in [-1, 1]
+    for expected in (*spreads[1:], spreads[0]):
+        page.click("button[name=fresh]")
+        seen.add(picture(page, "[data-panel=draw1] canvas"))
+        assert shown.is_visible() and page.locator("[data-panel=truth]").is_visible()
+        assert number_in(page, "[data-panel=drawSpread]") == pytest.approx(expected, abs=6e-4)
+    assert len(seen) == NUM_TISSUES, "the first tissue comes again after the last"
+    page.focus("input[name=right]")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("[data-panel=truth]").is_visible(), "nuclei that are imaged elsewhere act where they were"
+    page.check("input[value=place]")
+    page.focus(".playground-tissue")
+    for key in (" ", *["ArrowUp", "ArrowLeft"] * 8, " "):
+        page.keyboard.press(key)
+    assert shown.is_visible() and page.locator("[data-panel=truth]").is_hidden()
+    page.click("button[name=clear]")
+    assert shown.is_hidden() and page.locator("text=The simulator has not seen these vessels").is_visible()
+
+
+@pytest.mark.parametrize("width, smallest, columns", [(1280, 160, 4), (360, 140, 2)])
+def test_images_are_large_enough_to_see(page, width, smallest, columns):
+    page.set_viewport_size({"width": width, "height": 800})
+    boxes = [canvas.bounding_box() for canvas in page.locator("[data-row=samples] canvas").all()]
+    assert len(boxes) == NUM_DRAWS + 2 and all(box["width"] >= smallest for box in boxes)
+    assert len({round(box["x"]) for box in boxes}) == columns
+    assert all(box["width"] == pytest.approx(box["height"]) for box in boxes)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_room_kept_for_the_figure_is_about_its_size(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    figure = page.locator("#playground-figure")
+    kept = float(figure.evaluate("(figure) => getComputedStyle(figure).minHeight").removesuffix("px"))
+    figure.evaluate("(figure) => { figure.style.minHeight = 0; }")
+    assert 0.9 * kept < figure.bounding_box()["height"] < 1.05 * kept
 
 
 def picture(page, selector):
@@ -117,11 +222,41 @@ def picture(page, selector):
 
 
 def test_it_denoises_on_request(page):
+    """Four samples with misplaced nuclei, of whose doubt the page says what PyTorch does; all of it accessible."""
+    page.focus("input[name=right]")
+    page.keyboard.press("End")
     page.click("button[name=run]")
-    page.wait_for_selector("text=/Step 20 of 20.*Done/")
-    assert page.locator("figure.chosen").count() == 1
+    page.wait_for_selector("text=/Done in .* 4 samples/", timeout=300_000)
+    assert "Sample 4 of 4, step 20 of 20" in page.locator(".playground-step").inner_text()
+    assert page.locator("figure.chosen").count() == 1 and page.locator("figure.stale").count() == 0
     panels = ["xt", "uni", "multi", "map", "x0"]
     assert len({picture(page, f"[data-panel={name}] canvas") for name in panels}) >= 4
+    samples = [picture(page, f"[data-panel=sample{k}] canvas") for k in (1, 2, 3, 4)]
+    assert len(set(samples)) == 4 and samples[0] == picture(page, "[data-panel=x0] canvas")
+
+    vessels, nuclei, _, noises = tissue(page, 1, right=20)
+    patch = {"primary": torch.tensor(vessels)[None], "secondary": torch.tensor(nuclei)[None]}
+    runs = [in_pytorch(patch, noise) for noise in noises]
+    expected = torch.stack([x0 for x0, _, _ in runs]).std(dim=0).mean()
+    assert number_in(page, "[data-panel=sampleSpread]") == pytest.approx(float(expected), abs=6e-4)
+    trusting = sum(branches[-1] == "multi" for *_, branches in runs)
+    assert f"of which {trusting} end with the multi-modal branch" in page.locator("[role=status]").inner_text()
+    for theme in ("dark", "light"):
+        page.evaluate(SET_THEME, theme)
+        assert violations(page) == []
+
+
+def test_mean_and_spread_are_those_of_numpy(page):
+    images = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    found = page.evaluate(
+        """async (images) => {
+            const { mean, spread } = await import(new URL("playground/panels.js", document.baseURI));
+            const arrays = images.map((image) => Float32Array.from(image));
+            return [[...mean(arrays)], [...spread(arrays)]];
+        }""",
+        images.tolist(),
+    )
+    np.testing.assert_allclose(found, [images.mean(axis=0), images.std(axis=0, ddof=1)], rtol=1e-5, atol=1e-6)
 
 
 def test_every_tool_answers_to_the_keyboard(page):

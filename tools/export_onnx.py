@@ -1,12 +1,18 @@
-"""Export `tumour-64` for the page that denoises in the browser: python tools/export_onnx.py
+"""What the playground loads: python tools/export_onnx.py [network|settings|draws ...] (default: all)
 
-Writes the network's three parts as ONNX and `playground.json` (steps, colours) to web/site/playground.
-Like the paper's gate, the page encodes first and then decodes only what it needs. Weights are
-rounded to 9 significant bits and stored as 16-bit floats, so that with onnxruntime-web's own
-code less than 6 MB cross the network.
+network    the three parts of `tumour-64` as ONNX. Like the paper's gate, the page encodes first and then decodes only
+           what it needs. Weights are rounded to 9 significant bits and stored as 16-bit floats, so that with
+           onnxruntime-web's own code less than 6 MB cross the network.
+settings   playground.json: steps, colours, how many tissues are offered
+draws      draws.bin, of the tissues that the page offers (its own script draws them, in Node): for each the true map,
+           and exact draws for the same vessels with other nuclei; 8 bits a pixel, 64 x 64 pixels a map
+
+All is written to web/site/playground.
 """
 
+import argparse
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +25,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import damm_lite as dl
 from damm_lite.damm import Encoded
 from damm_lite.teaching.plotting import COLOURMAPS
-from damm_lite.tumours.simulate import Physics
+from damm_lite.tumours.simulate import Physics, simulate_nanoparticles, simulate_nuclei
 
 OUT = Path(__file__).resolve().parents[1] / "web" / "site" / "playground"
 SIZE, NUM_STEPS, SIGNIFICANT_BITS = 64, 20, 9
+NUM_TISSUES, NUM_DRAWS, DRAWS_SEED = 8, 4, 11
 UNI, MULTI = ([f"{branch}{i}" for i in range(9)] for branch in ("uni", "multi"))
+TISSUES = f"""import {{ randomTissue }} from "./tissue.js";
+const images = Array.from({{ length: {NUM_TISSUES} }}, (_, k) => randomTissue({SIZE}, k + 1).images());
+console.log(JSON.stringify(images.map(({{ primary, acting }}) => [[...primary], [...acting]])));"""
 
 
 class Encode(nn.Module):
@@ -97,6 +107,8 @@ def settings(schedule: dl.NoiseSchedule) -> dict:
     colours = (np.arange(256) / 255).tolist()
     return dict(
         size=SIZE,
+        tissues=NUM_TISSUES,
+        draws=NUM_DRAWS,
         pixel=Physics().pixel,
         gamma=dl.DAMMP().gamma,
         steps=steps,
@@ -109,8 +121,25 @@ def settings(schedule: dl.NoiseSchedule) -> dict:
     )
 
 
-def main():
-    model, schedule = browser_model()
+def offered_tissues() -> np.ndarray:
+    """Vessels and nuclei (T, 2, H, W) in [0, 1] of the tissues that the page offers."""
+    command = ["node", "--input-type=module", "--eval", TISSUES]
+    drawn = subprocess.run(command, cwd=OUT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return (np.array(json.loads(drawn)).reshape(-1, 2, SIZE, SIZE) + 1) / 2
+
+
+def exact_maps(tissues: np.ndarray) -> np.ndarray:
+    """For each of the tissues (T, 2, H, W) the true map and the exact draws: uint8 (T, 1 + D, H, W)."""
+    maps = []
+    for number, (vessels, nuclei) in enumerate(tissues):
+        rng = np.random.default_rng([DRAWS_SEED, number])
+        others = [simulate_nuclei(rng, vessels) for _ in range(NUM_DRAWS)]
+        maps.append([simulate_nanoparticles(vessels, acting) for acting in (nuclei, *others)])
+    return np.rint(255 * np.array(maps)).astype(np.uint8)
+
+
+def write_network() -> None:
+    model, _ = browser_model()
     xt, primary, secondary = torch.zeros(3, 1, 1, SIZE, SIZE)  # three tensors: one passed thrice would become one input
     arguments = (xt, torch.tensor([500]), primary, secondary)
     with torch.no_grad():
@@ -127,7 +156,23 @@ def main():
     )
     for name, part in parts.items():
         onnx.save(part, OUT / f"{name}.onnx")
-    (OUT / "playground.json").write_text(json.dumps(settings(schedule)) + "\n")
+
+
+MAKERS = {
+    "network": write_network,
+    "settings": lambda: (OUT / "playground.json").write_text(json.dumps(settings(browser_model()[1])) + "\n"),
+    "draws": lambda: (OUT / "draws.bin").write_bytes(exact_maps(offered_tissues()).tobytes()),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MAKERS)}; default all")
+    names = parser.parse_args().names
+    if unknown := set(names) - set(MAKERS):
+        parser.error(f"names: expected {', '.join(MAKERS)}, got {', '.join(unknown)}")
+    for name in names or MAKERS:
+        MAKERS[name]()
 
 
 if __name__ == "__main__":

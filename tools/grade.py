@@ -175,9 +175,10 @@ def main() -> None:
             arguments.out,
             arguments.workers,
         )
-    took, graded = time.monotonic() - start, sum(one.seconds for one in grades)
+    took, each = time.monotonic() - start, [one.seconds for one in grades if one.submission.notebook]
     without = sum(bool(one.reason) for one in grades)
-    print(f"{graded:.0f} seconds of grading in {took:.0f}: {graded / took:.1f} submissions at a time")
+    together = f"those of each add up to {sum(each):.1f}: {sum(each) / took:.2f} at a time"
+    print(f"{len(each)} submissions, workers: {arguments.workers}. It took {took:.1f} seconds; {together}")
     print(f"{len(grades)} rows, {without} of them without points and with the reason: {arguments.out / 'grades.csv'}")
     print(f"A page for each: {arguments.out / 'reports'}")
 

@@ -1,25 +1,37 @@
-"""Run all tests with the newest packages that the declared ranges allow: nox -f tools/noxfile.py
+"""Run tests in other environments, which stand in _build: nox -f tools/noxfile.py -s newest (or versions)
 
-They are installed without the lock into _build/newest; only PyTorch keeps its version, whose build for CPU is
-known. Written: data/results/versions.csv, with a row for each package whose newest version is not the
-locked one, and what came of the tests. Fails where a test fails.
+newest    All tests with the newest packages that the declared ranges allow, without the lock; only PyTorch keeps its
+          version, whose build for CPU is known. Written: data/results/versions.csv, with a row for each package
+          whose newest version is not the locked one, and what came of the tests.
+versions  The lock with every Python that is found here, and the tests named after "--". Written: pythons.csv, with a
+          row for each; a blank is what was not reached. Run again, it uses the environments that were finished.
+
+Both fail where a test fails.
 """
 
+import datetime
+import hashlib
 import json
+import os
 import platform
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
 import nox
 import pandas as pd
+from nox.command import CommandFailed
 
 from damm_lite.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE, LOCK = ROOT / "data" / "results" / "versions.csv", ROOT / "constraints.txt"
+PYTHONS = TABLE.with_name("pythons.csv")
 Row = tuple[str, str, str]  # what, in the lock, and newest
 nox.options.envdir = str(ROOT / "_build")
+nox.options.error_on_missing_interpreters = False  # they are skipped, and named at the end
 
 
 @nox.session(venv_backend="venv")
@@ -42,6 +54,65 @@ def newest(session: nox.Session) -> None:
         session.error("tests fail")
 
 
+@nox.session(name="versions", python=["3.11", "3.12", "3.13", "3.14"], venv_backend="venv", reuse_venv=True)
+def every_python(session: nox.Session) -> None:
+    """Install the lock, import the package and run the tests with one Python, and put its row into the table."""
+    session.chdir(ROOT)
+    row = {"python": said_by(session, "import platform; print(platform.python_version())")}
+    row |= dict.fromkeys(["torch", "gigabytes", "seconds", "passed", "failed"])
+    row |= {"date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"}
+    with suppress(CommandFailed):  # nox has shown it, and the row ends there
+        fill(row, session)
+    store(PYTHONS, row)
+    if row["failed"] != 0:
+        session.error(f"Python {row['python']}: not everything passes, see {PYTHONS.name}")
+
+
+def fill(row: dict, session: nox.Session) -> None:
+    """Go as far as this Python goes; CommandFailed where a step fails, with what came before in the row."""
+    place = Path(session.virtualenv.location)
+    row["seconds"] = install(session, place / "installed.json")
+    row["gigabytes"] = round(sum(path.lstat().st_size for path in place.rglob("*")) / 1e9, 1)
+    row["torch"] = said_by(session, "import damm_lite, torch; print(torch.__version__)")
+    report = place / "report.xml"
+    session.run("python", "-m", "pytest", *session.posargs, f"--junitxml={report}", success_codes=[0, 1])
+    row |= {name: count for name, count in counts(report).items() if name in row}
+
+
+def install(session: nox.Session, done: Path) -> int | None:
+    """Install the lock, unless the file `done` says that it is installed; the seconds that it took from nothing.
+
+    They are None where an interrupted installation went on, or one of an earlier lock was brought up to date.
+    """
+    files = ("constraints.txt", "requirements.txt", "requirements-dev.txt", "pyproject.toml")
+    wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in files)).hexdigest()
+    from_nothing = not done.exists()
+    if not from_nothing and (known := json.loads(done.read_text())).get("lock") == wanted:
+        return known["seconds"]
+    done.write_text("{}")
+    index = ["--extra-index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+    start = time.perf_counter()
+    session.install("-q", "-c", "constraints.txt", *index, "-r", "requirements-dev.txt")
+    seconds = round(time.perf_counter() - start) if from_nothing else None
+    done.write_text(json.dumps({"lock": wanted, "seconds": seconds}))
+    return seconds
+
+
+def said_by(session: nox.Session, code: str) -> str:
+    """The last line that the environment's Python prints for some code."""
+    return session.run("python", "-c", code, silent=True).splitlines()[-1]
+
+
+def store(path: Path, row: dict) -> None:
+    """Put the row of one Python into the table `path`, in place of that of the same minor version."""
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    minor = row["python"].rsplit(".", 1)[0]
+    rows = [each for each in rows if each["python"].rsplit(".", 1)[0] != minor]
+    table = pd.DataFrame([*rows, row]).sort_values("python").convert_dtypes()
+    with atomic_write(path) as whole:
+        table.to_csv(whole, index=False)
+
+
 def versions(frozen: str) -> dict[str, str]:
     """{package: version} of a text with lines like `numpy==2.4.1`, names in one spelling, without "+cpu"."""
     found = re.findall(r"^([\w.-]+)==([^\s+]+)", frozen, re.M)
@@ -53,12 +124,17 @@ def differences(locked: dict[str, str], found: dict[str, str]) -> list[Row]:
     return [(name, locked[name], found[name]) for name in sorted(locked.keys() & found) if locked[name] != found[name]]
 
 
-def outcome(report: Path, coverage: Path) -> list[Row]:
-    """The rows of pytest's report (JUnit XML) and of the share of lines that ran (coverage's JSON)."""
+def counts(report: Path) -> dict[str, int]:
+    """How many tests passed, failed and were skipped, of pytest's report (JUnit XML); an error is a failure."""
     suite = ElementTree.parse(report).getroot().find("testsuite")
-    count = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
-    failed = count["failures"] + count["errors"]
+    every, failures, errors, skipped = (int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped"))
+    failed = failures + errors
+    return {"passed": every - failed - skipped, "failed": failed, "skipped": skipped}
+
+
+def outcome(report: Path, coverage: Path) -> list[Row]:
+    """The rows of pytest's report, and of the share of lines that ran (coverage's JSON)."""
     covered = json.loads(Path(coverage).read_text())["totals"]["percent_covered"]
-    rows = {"tests passed": count["tests"] - failed - count["skipped"], "tests failed": failed}
-    rows |= {"tests skipped": count["skipped"], "lines of damm_lite covered (%)": round(covered, 1)}
+    rows = {f"tests {name}": count for name, count in counts(report).items()}
+    rows |= {"lines of damm_lite covered (%)": round(covered, 1)}
     return [(name, "", str(value)) for name, value in rows.items()]

@@ -115,12 +115,12 @@ def q5_table(call):
 
 
 def q6(call):
-    # Their mean is 1.5 and its standard error 0.866.
+    # Their mean is 1.5, its standard error 0.866, and Student's point 3.18: the limit is 2.76.
     differences, zeros = np.array([0.0, 0.0, 3.0, 3.0]), np.zeros(4)
     for first, second, expected in (
-        (differences + 0.3, zeros, True),
-        (differences + 0.2, zeros, False),
-        (zeros, differences + 0.3, True),
+        (differences + 1.3, zeros, True),
+        (differences + 1.2, zeros, False),
+        (zeros, differences + 1.3, True),
         (differences + [5, 6, 7, 8], np.array([5.2, 6, 7, 8]), False),
         (np.arange(9) + 0.1, np.arange(9) + [0.01, *8 * [0.0]], True),
     ):

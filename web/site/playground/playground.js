@@ -1,17 +1,11 @@
-/** The page's figure: tissue to edit on the left, the network at work on it on the right. */
+/** The page's figure: tissue to edit; below it the network at work on it, and what the simulator says. */
 
 import { denoise, loadNetwork, loadRuntime } from "./denoise.js";
+import { average, coloured, mean, paint, rowHtml, rowsOf, spread } from "./panels.js";
 import { noise } from "./random.js";
 import { randomTissue, Tissue } from "./tissue.js";
 
 const FOLDER = new URL("./", import.meta.url);
-const PANELS = {
-  xt: ["target", "noisy image x<sub>t</sub>"],
-  uni: ["target", "uni-modal branch: vessels alone"],
-  multi: ["target", "multi-modal branch: with the nuclei"],
-  map: ["confidence", "confidence u in the nuclei"],
-  x0: ["target", "prediction: what DAMMP takes"],
-};
 const TOOLS = { draw: "Draw a vessel", move: "Move a vessel", place: "Place nuclei", erase: "Erase" };
 
 const FORM = `
@@ -34,14 +28,15 @@ const FORM = `
     </div>
   </form>
   <p class="playground-status" role="status"></p>
-  <div class="playground-panels">${Object.entries(PANELS)
-    .map(([name, [, text]]) => `<figure data-panel="${name}"><canvas></canvas><figcaption>${text}</figcaption></figure>`)
-    .join("")}</div>`;
+  <p class="playground-step"></p>`;
 
 class Playground {
-  constructor(root, settings, runtime) {
-    root.innerHTML = FORM;
-    Object.assign(this, { root, settings, runtime, seed: 1, run: 0, cross: [settings.size / 2, settings.size / 2] });
+  /** `stored` holds, for each tissue that is offered, the true map and then the exact draws, in bytes. */
+  constructor(root, settings, stored, runtime) {
+    const rows = rowsOf(settings.draws);
+    root.innerHTML = FORM + Object.entries(rows).map(([name, row]) => rowHtml(name, row)).join("");
+    Object.assign(this, { root, settings, stored, runtime, run: 0, cross: [settings.size / 2, settings.size / 2] });
+    this.panels = Object.assign({}, ...Object.values(rows).map(([, panels]) => panels));
     this.canvas = root.querySelector(".playground-tissue");
     this.form = root.querySelector("form").elements;
     this.status = root.querySelector("[role=status]");
@@ -50,13 +45,13 @@ class Playground {
       Object.assign(this.form[name], { min: -40, max: 40, step: settings.pixel, value: 0 });
     }
     this.listen();
-    this.show(randomTissue(settings.size, this.seed));
+    this.offer(1);
     this.say("Draw, move, erase; then let the network denoise.");
   }
 
   listen() {
-    this.form.fresh.addEventListener("click", () => this.show(randomTissue(this.settings.size, ++this.seed)));
-    this.form.clear.addEventListener("click", () => this.show(new Tissue(this.settings.size)));
+    this.form.fresh.addEventListener("click", () => this.offer((this.number % this.settings.tissues) + 1));
+    this.form.clear.addEventListener("click", () => this.edit(new Tissue(this.settings.size)));
     for (const name of ["right", "down"]) {
       this.form[name].addEventListener("input", () => this.draw());
       this.form[name].addEventListener("change", () => this.edited());
@@ -129,7 +124,21 @@ class Playground {
     this.draw();
   }
 
-  show(tissue) {
+  /** Edit one of the tissues for which the simulator's draws are stored: number 1, 2, … */
+  offer(number) {
+    const tissue = randomTissue(this.settings.size, number);
+    Object.assign(this, { number, offered: tissue.images() });
+    const { size, draws } = this.settings;
+    const maps = Array.from({ length: draws + 1 }, (_, k) => {
+      const start = ((number - 1) * (draws + 1) + k) * size ** 2;
+      return Float32Array.from(this.stored.subarray(start, start + size ** 2), (byte) => byte / 127.5 - 1);
+    });
+    this.show("truth", maps[0]);
+    this.showAll("draw", maps.slice(1));
+    this.edit(tissue);
+  }
+
+  edit(tissue) {
     this.tissue = tissue;
     this.draw();
     this.edited();
@@ -140,8 +149,8 @@ class Playground {
     this.tissue.shift = [right, down].map((slider) => slider.value / this.settings.pixel);
     [rightText.value, downText.value] = [right, down].map((slider) => `${slider.value} µm`);
     this.images = this.tissue.images();
-    const vessels = this.coloured(this.images.primary, "primary");
-    const nuclei = this.coloured(this.images.secondary, "secondary");
+    const vessels = coloured(this.images.primary, "primary", this.settings.colours);
+    const nuclei = coloured(this.images.secondary, "secondary", this.settings.colours);
     paint(this.canvas, vessels.map((value, k) => Math.max(value, nuclei[k])), this.settings.size);
     if (document.activeElement === this.canvas) {
       const context = this.canvas.getContext("2d");
@@ -154,46 +163,81 @@ class Playground {
     }
   }
 
-  /** RGBA of an image in [-1, 1], or of the confidence in [0, 1], in the book's colours. */
-  coloured(image, role) {
-    const ramp = this.settings.colours[role];
-    const pixels = new Uint8ClampedArray(4 * image.length);
-    for (let k = 0; k < image.length; k++) {
-      const value = role === "confidence" ? image[k] : (image[k] + 1) / 2;
-      const at = 3 * Math.round(255 * Math.min(1, Math.max(0, value)));
-      for (let channel = 0; channel < 3; channel++) {
-        pixels[4 * k + channel] = ramp[at + channel];
-      }
-      pixels[4 * k + 3] = 255;
+  show(name, image) {
+    const panel = this.panel(name);
+    const pixels = coloured(image, this.panels[name][0], this.settings.colours);
+    paint(panel.querySelector("canvas"), pixels, Math.sqrt(image.length));
+    panel.classList.remove("stale");
+  }
+
+  /** Show several images, and from two on their mean and spread; returns the average spread, as text. */
+  showAll(name, images) {
+    images.forEach((image, k) => this.show(`${name}${k + 1}`, image));
+    if (images.length < 2) {
+      return "";
     }
-    return pixels;
+    const deviation = spread(images);
+    this.show(`${name}Mean`, mean(images));
+    this.show(`${name}Spread`, deviation);
+    const text = average(deviation).toFixed(3);
+    this.panel(`${name}Spread`).querySelector("output").value = `: ${text} on average`;
+    return text;
+  }
+
+  panel(name) {
+    return this.root.querySelector(`[data-panel=${name}]`);
   }
 
   say(text) {
     this.status.textContent = text;
   }
 
-  /** After an edit, denoise anew if the network is there. */
+  /** After an edit, hide what the simulator said of other tissue, and denoise anew if the network is there. */
   edited() {
+    const isOffered = (name) => this.images[name].every((value, k) => value === this.offered[name][k]);
+    const row = this.root.querySelector("[data-row=draws]");
+    const note = row.querySelector(".playground-note");
+    note.textContent =
+      `The simulator has not seen these vessels. Its draws are stored for ${this.settings.tissues} tissues: ` +
+      "New tissue brings the next of them.";
+    note.hidden = isOffered("primary");
+    row.querySelector(".playground-panels").hidden = !note.hidden;
+    this.panel("truth").hidden = !isOffered("acting");
     if (this.network) {
       this.start();
     }
   }
 
+  /** Draw all samples, one after the other; give up as soon as a newer run has begun. */
   async start() {
     const run = ++this.run;
     try {
       await this.load();
+      this.say("Denoising …");
+      this.root.querySelectorAll("[data-row=samples] figure").forEach((panel) => panel.classList.add("stale"));
       const began = performance.now();
       const { primary, secondary } = this.images;
-      const first = noise(this.seed, this.settings.size ** 2);
-      for await (const step of denoise(this.network, this.settings, primary, secondary, first)) {
-        await pause();
-        if (run !== this.run) {
-          return; // a newer run has begun
+      const samples = [];
+      let [text, trusting] = ["", 0];
+      while (samples.length < this.settings.draws) {
+        const first = noise(samples.length + 1, this.settings.size ** 2);
+        let step;
+        for await (step of denoise(this.network, this.settings, primary, secondary, first)) {
+          await pause();
+          if (run !== this.run) {
+            return;
+          }
+          this.report(step, samples.length + 1);
         }
-        this.report(step, began);
+        samples.push(step.x0);
+        trusting += step.branch === "multi";
+        text = this.showAll("sample", samples);
       }
+      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      this.say(
+        `Done in ${seconds} s: ${samples.length} samples, of which ${trusting} end with the multi-modal branch. ` +
+          `Their spread is ${text} on average.`,
+      );
     } catch (error) {
       this.say(`The network could not run here: ${error.message}`);
     }
@@ -213,20 +257,20 @@ class Playground {
     this.form.run.textContent = "Denoise again";
   }
 
-  report(step, began) {
-    for (const [name, [role]] of Object.entries(PANELS)) {
-      const panel = this.root.querySelector(`[data-panel=${name}]`);
-      paint(panel.querySelector("canvas"), this.coloured(step[name], role), Math.sqrt(step[name].length));
-      panel.classList.toggle("chosen", name === step.branch);
+  report(step, number) {
+    if (number === 1) {
+      for (const name of ["xt", "uni", "multi", "map", "x0"]) {
+        this.show(name, step[name]);
+        this.panel(name).classList.toggle("chosen", name === step.branch);
+      }
     }
-    const count = this.settings.steps.length;
+    this.show(`sample${number}`, step.x0);
+    const { steps, draws, gamma } = this.settings;
     const sign = step.branch === "multi" ? "≥" : "<";
     const name = step.branch === "multi" ? "multi-modal" : "uni-modal";
-    const time = step.i + 1 === count ? ` Done in ${((performance.now() - began) / 1000).toFixed(1)} s.` : "";
-    this.say(
-      `Step ${step.i + 1} of ${count}: c = ${step.confidence.toFixed(2)} ${sign} γ = ${this.settings.gamma}, ` +
-        `DAMMP takes the ${name} branch.${time}`,
-    );
+    this.root.querySelector(".playground-step").textContent =
+      `Sample ${number} of ${draws}, step ${step.i + 1} of ${steps.length}: ` +
+      `c = ${step.confidence.toFixed(2)} ${sign} γ = ${gamma}, DAMMP takes the ${name} branch.`;
   }
 }
 
@@ -242,9 +286,12 @@ function pause() {
   });
 }
 
-function paint(canvas, pixels, size) {
-  canvas.width = canvas.height = size;
-  canvas.getContext("2d").putImageData(new ImageData(pixels, size), 0, 0);
+async function fetched(name) {
+  const answer = await fetch(new URL(name, FOLDER));
+  if (!answer.ok) {
+    throw new Error(`${name}: expected a file, got status ${answer.status}`);
+  }
+  return answer;
 }
 
 const root = document.getElementById("playground-figure");
@@ -254,6 +301,6 @@ if (typeof WebAssembly === "undefined") {
     "This browser has no WebAssembly, or has it switched off, so the network cannot run here. " +
     "The chapters show the same, as pictures.";
 } else {
-  const settings = await (await fetch(new URL("playground.json", FOLDER))).json();
-  new Playground(root, settings, new URL(script.dataset.runtime, document.baseURI).href);
+  const [settings, stored] = await Promise.all([fetched("playground.json"), fetched("draws.bin")]);
+  new Playground(root, await settings.json(), new Uint8Array(await stored.arrayBuffer()), new URL(script.dataset.runtime, document.baseURI).href);
 }

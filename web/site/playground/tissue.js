@@ -53,12 +53,12 @@ export class Tissue {
     this.vessels = this.vessels.filter((vessel) => gap(vessel, x, y) > 0);
   }
 
-  /** Both images as the network wants them: size * size numbers in [-1, 1]. */
+  /** Both images as the network wants them, and the nuclei where they act: size * size numbers in [-1, 1]. */
   images() {
     const vessels = this.paint(this.vessels.flatMap(tube));
     const acting = this.paint(this.nuclei.map(ellipse)).map((value, k) => value * (1 - vessels[k]));
     const imaged = misregister(acting, this.size, this.shift.map(Math.round));
-    return { primary: vessels.map(toSigned), secondary: imaged.map(toSigned) };
+    return { primary: vessels.map(toSigned), secondary: imaged.map(toSigned), acting: acting.map(toSigned) };
   }
 
   /** The brightest of all shapes {x, y, reach, value(dx, dy)} at each pixel's centre. */
