@@ -1,6 +1,7 @@
 # Two commands do everything: `make book` and `make test`.
 PYTHON ?= python3
 RUN = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/
+MANIFEST = .venv/bin/python tools/make_data.py manifest
 
 # With OFFLINE=1 the site makes no request to any other.
 export OFFLINE
@@ -37,7 +38,7 @@ outputs: .venv/installed
 
 # Speed beside what it could be compared with: the tables of the status page.
 bench: .venv/installed
-	.venv/bin/python tools/bench.py && .venv/bin/python tools/make_data.py manifest
+	.venv/bin/python tools/bench.py && $(MANIFEST)
 
 # Do networks sample? Beside exact draws: the table of chapter 04; five hours on two cores.
 SAMPLING = $(RUN)python -m damm_lite.experiments.sampling --out _build/sampling
@@ -55,27 +56,27 @@ sampling: .venv/installed
 	        $(SMALL) --prediction $$output --schedule $$levels --sampler sde:20 ddim:20 || exit 1; done; done
 	$(SMALL) --sampler sde:5 sde:10 sde:50 sde:100 sde:200
 	cp _build/sampling/summary.csv data/results/sampling.csv
-	.venv/bin/python tools/make_data.py manifest
+	$(MANIFEST)
 
 # The long versions of the tests of survival, and their table on the status page.
 torture: .venv/installed
-	$(RUN)python tools/torture.py && .venv/bin/python tools/make_data.py manifest
+	$(RUN)python tools/torture.py && $(MANIFEST)
 
 # The tests once more, with the newest packages that the ranges allow; table on the status page.
 newest: .venv/installed
-	$(RUN)nox -f tools/noxfile.py -s newest && .venv/bin/python tools/make_data.py manifest
+	$(RUN)nox -f tools/noxfile.py -s newest && $(MANIFEST)
 
 # The lock and the package's own tests with every Python, 3.11 to 3.14, that PATH or pyenv has, in an environment of
 # 2 to 7 GB for each; table on the status page. What was installed stays for the next call.
 versions: .venv/installed
 	PYENV_VERSION=$$(pyenv versions --bare 2> /dev/null | paste -sd: -) $(RUN)nox -f tools/noxfile.py -s versions -- \
 	    -q $(UNIT:%=tests/test_%.py) -n 2 --dist worksteal; failed=$$?; \
-	    .venv/bin/python tools/make_data.py manifest && exit $$failed
+	    $(MANIFEST) && exit $$failed
 
 # Small faults put into the method's files, to see whether a test notices; ten minutes.
 mutants: .venv/installed
 	.venv/bin/pip install -q -c constraints.txt mutmut
-	$(RUN)python tools/mutants.py && .venv/bin/python tools/make_data.py manifest
+	$(RUN)python tools/mutants.py && $(MANIFEST)
 
 # Known faults of the locked packages, and the licence of each; needs the network.
 audit: .venv/installed

@@ -175,3 +175,12 @@ def test_unet_is_one_branch():
         unet(torch.randn(2, 1, 8, 12), torch.tensor([1, 2]), torch.randn(2, 1, 8, 12))
     with pytest.raises(ValueError, match="^config.in_channels: expected xt and at least one primary"):
         DAMMNet(UNetConfig(1, 1, (16, 16, 16, 16), 16))
+
+
+def test_a_network_says_what_it_is_made_of():
+    """So that it can be saved and made again, and a slide's channels checked."""
+    config = UNetConfig(2, 1, (16, 16, 16, 16), 16)
+    model = DAMMNet(config, QueryConfidence, 2, fusion=Addition, attention=PlainAttention)
+    again = DAMMNet(model.config, **model.arguments)
+    assert again.state_dict().keys() == model.state_dict().keys() and type(again.uafm) is PlainAttention
+    assert again.image_channels == (1, 1, 2) and tiny().image_channels == (1, 1, 1)

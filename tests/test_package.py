@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import damm_lite
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +61,13 @@ def test_make_says_which_python_it_needs(tmp_path):
     result = makefile_in(tmp_path, old)
     assert result.returncode != 0 and not (tmp_path / ".venv").exists()
     assert "Python 3.11, 3.12 or 3.13 is needed" in result.stdout and "Python 3.10.4" in result.stdout
+
+
+@pytest.mark.parametrize("version, taken", [((3, 11, 4), 0), ((3, 11, 5), 1), ((3, 13, 9), 1), ((3, 14, 0), 0)])
+def test_make_takes_the_pythons_that_the_lock_takes(tmp_path, version, taken):
+    check = f"import sys; sys.version_info = {version}; exec(sys.argv[1])"
+    script = f'#!/bin/sh\n[ "$1" = -c ] || exit 7\nexec {sys.executable} -c "{check}" "$2"\n'
+    assert ("is needed" not in makefile_in(tmp_path, script).stdout) == taken
 
 
 def test_make_takes_another_index_for_torch(tmp_path):

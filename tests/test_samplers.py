@@ -6,12 +6,13 @@ import diffusers
 import pytest
 import torch
 
-from damm_lite.grids import log_snr_grid, timestep_grid
+from damm_lite.grids import log_snr_grid, path_grid, timestep_grid
 from damm_lite.samplers import (
     ddim_sampler,
     ddim_step,
     ddpm_sampler,
     dpm_sampler,
+    dpm_step,
     heun_sampler,
     normal_like,
     posterior,
@@ -149,7 +150,21 @@ def test_samplers_converge_to_the_closed_form_at_their_order():
     assert 1.8 < ddim[0] / ddim[1] < 2.2 and 1.8 < ddim[1] / ddim[2] < 2.2  # first order
     assert dpm[0] / dpm[1] > 3.2 and dpm[1] / dpm[2] > 3.2  # second order
     assert heun[0] / heun[1] > 3.2 and heun[1] / heun[2] > 3.2
-    assert dpm[0] < ddim[0] / 4
+    assert dpm[0] < ddim[0] / 4 and heun[0] < ddim[2] / 4, "and to the same place"
+
+
+def test_heuns_method_evaluates_twice_a_step_but_for_the_last():
+    def evaluations(num_steps):
+        seen = []
+        heun_sampler(lambda xt, t: seen.append(t) or denoiser(xt, t), SCHEDULE, torch.randn(2, 3), num_steps)
+        return len(seen)
+
+    assert [evaluations(n) for n in (1, 2, 3, 6, 7, 20, 21)] == [1, 3, 3, 7, 7, 21, 21]
+
+
+def test_a_dpm_step_adds_no_noise_unless_it_is_told_to():
+    xt, x0 = torch.randn(2, 2, 3).double()
+    assert torch.equal(dpm_step(SCHEDULE, xt, x0, 500, 100), dpm_step(SCHEDULE, xt, x0, 500, 100, eta=0.0))
 
 
 def test_eulers_method_on_the_straight_path_is_ddim():
@@ -251,11 +266,12 @@ def test_grids_are_spread_from_the_noisiest_step_to_the_first():
     assert timestep_grid(SCHEDULE, 1000) == list(range(999, -1, -1))
     assert timestep_grid(SCHEDULE, 4) == [999, 666, 333, 0]
     a = SCHEDULE.alphas_cumprod.double()
-    snr = torch.log(a / (1 - a))
-    grid = log_snr_grid(SCHEDULE, 5)
-    assert grid[0] == 999 and grid[-1] == 0
-    distance = (snr[grid].diff() - (snr[0] - snr[-1]) / 4).abs()
-    assert (distance < 2 * snr.diff().abs().max()).all(), "evenly, up to rounding to whole steps"
+    signal, noise = a.sqrt(), (1 - a).sqrt()
+    for make, scale in ((log_snr_grid, torch.log(signal / noise)), (path_grid, -noise / (signal + noise))):
+        grid = make(SCHEDULE, 5)
+        assert grid[0] == 999 and grid[-1] == 0
+        distance = (scale[grid].diff() - (scale[0] - scale[-1]) / 4).abs()
+        assert (distance < 2 * scale.diff().abs().max()).all(), "evenly, up to rounding to whole steps"
 
 
 @pytest.mark.parametrize("num_steps", [0, 1001])

@@ -97,6 +97,13 @@ def test_the_flow_goes_straight_from_image_to_noise():
     torch.testing.assert_close(PredictsFlow.target(schedule, x0, eps, t), eps - x0)
 
 
+@pytest.mark.parametrize(
+    "make", [scaled_linear_schedule, linear_schedule, cosine_schedule, shifted_schedule, straight_schedule]
+)
+def test_a_schedule_has_a_thousand_steps_unless_it_is_told_otherwise(make):
+    assert len(make()) == 1000 and len(make(400)) == 400
+
+
 def test_a_shifted_schedule_is_the_straight_one_with_less_noise():
     straight, shifted = straight_schedule(999), shifted_schedule(999, first=0.001, last=0.999)
     sigmas = [((1 - a) / a).sqrt() for a in (s.alphas_cumprod.double() for s in (straight, shifted))]
