@@ -27,6 +27,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -37,6 +38,7 @@ from damm_lite.experiments.jobs import usable_cores
 
 ROOT, JUDGE = Path(__file__).resolve().parents[1], Path(__file__).with_name("judge.py")
 MASTERS, OUT = ROOT / "book" / "assignments", ROOT / "_build" / "assignments"
+PINNED = "install -q otter-grader", f"install -q otter-grader=={version('otter-grader')}"  # as the tests were made
 HEADING = "# ASSIGNMENT CONFIG\n"
 # What all assignments share; a master can set otherwise.
 SETTINGS = {"check_all_cell": True, "export_cell": False, "show_question_points": True}
@@ -79,7 +81,8 @@ def make(master, out):
             shutil.rmtree(old, ignore_errors=True)
         shutil.copytree(plain / "student", students)
         (students / "colab").mkdir()
-        shutil.copy(colab / "student" / master.name, students / "colab")
+        text = (colab / "student" / master.name).read_text(encoding="utf-8")
+        (students / "colab" / master.name).write_text(text.replace(*PINNED), encoding="utf-8")
         shutil.make_archive(students / "colab" / "tests", "zip", colab / "student" / "tests")
         instructor.mkdir(parents=True)
         shutil.copy(plain / "autograder" / master.name, instructor)
