@@ -110,6 +110,27 @@ def test_the_best_or_the_last_attempt_counts(course):
     assert [row[-1] for row in last if row[1] == "a2_fusion"] == ["", "5.0", "3.0"] and last[1][-1] == "20.0"
 
 
+def test_what_each_table_counts_as_is_printed(course, capsys):
+    course()
+    first, second, *_ = capsys.readouterr().out.split("\n")
+    assert first.endswith("grades1.csv: attempt 1 at a1_noising (3), a2_fusion (2)")
+    assert second.endswith("grades2.csv: attempt 2 at a2_fusion (1)")
+
+
+def test_a_table_for_each_assignment_is_refused(course, capsys, tmp_path):
+    """A2 graded after A1, each in a table of its own: nobody's first attempt may become a second one."""
+    a1, a2 = (HEADER + f"x,ben.ipynb,{name},9,,,,x.md,9,\n" for name in ("a1_noising", "a2_fusion"))
+    with pytest.raises(SystemExit, match="2"):
+        course(grades=(a1, a2), late="student,assignment,attempt,days\n")
+    said = capsys.readouterr().err
+    assert "grades2.csv, line 2: expected all first attempts in" in said and "grades1.csv, as this" in said
+    assert "of attempt 2; got a2_fusion, which no earlier table has" in said and not (tmp_path / "out").exists()
+    both = table(
+        course(grades=(a1 + a2.removeprefix(HEADER),), late="student,assignment,attempt,days\n") / "gradebook.csv"
+    )
+    assert [row[-1] for row in both if row[:2] == ["b-7", "a2_fusion"]] == ["9.0"]
+
+
 def test_nothing_handed_in_may_count_as_zero(course):
     rows = table(course(rules=RULES + "missing: zero\n") / "gradebook.csv")
     assert [row[-1] for row in rows if row[2] == ""] == ["0.0", "0.0", "0.0"]

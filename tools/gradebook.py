@@ -3,8 +3,9 @@
     python tools/gradebook.py GRADES.csv [LATER.csv ...] --rules course.yaml --students students.csv
         [--written written.csv] [--late late.csv] [--out FOLDER]
 
-Each GRADES.csv is a table of tools/grade.py: the first of first attempts, the next of second ones, and so on. The
-rules are data:
+Each GRADES.csv is a table of tools/grade.py: the first holds the first attempts at all assignments, the next the second
+ones, and so on. A later table with an assignment that no earlier one has is refused: it would turn first attempts
+into second ones. What each table counts as is printed. The rules are data:
 
     assignments:
       a1_noising_and_sampling:    # as in grades.csv
@@ -31,6 +32,7 @@ where anything does not fit.
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,7 @@ def read_attempts(paths: Sequence[str | Path], rules: Rules, students: Students)
     """
     attempts, passed_over, strangers = {}, [], []
     for attempt, path in enumerate(paths, 1):
+        earlier = {name for _, name in attempts}
         for line, row in read_table(path, COLUMNS, None):
             where, file, name = f"{path}, line {line}", row["file"], row["assignment"]
             student = students.handed_in(file)
@@ -88,6 +91,9 @@ def read_attempts(paths: Sequence[str | Path], rules: Rules, students: Students)
                 passed_over.append((attempt, file, row["reason"] if student != "" else "nobody's"))
             elif name not in rules.assignments:
                 raise ValueError(f"{where}: expected an assignment of the rules, got {name!r}")
+            elif attempt > 1 and name not in earlier:
+                expected = f"all first attempts in {paths[0]}, as this table is of attempt {attempt}"
+                raise ValueError(f"{where}: expected {expected}; got {name}, which no earlier table has")
             elif student is None:
                 strangers.append(f"{where}: {file}")
             else:
@@ -96,6 +102,16 @@ def read_attempts(paths: Sequence[str | Path], rules: Rules, students: Students)
     if strangers:
         raise ValueError(f"{students.path}: expected a name for these, or one with an empty id: {'; '.join(strangers)}")
     return attempts, passed_over
+
+
+def attempts_by_table(paths: Sequence[str | Path], attempts: dict) -> list[str]:
+    """For each table, as which attempt it counts, and of how many students at each assignment."""
+    lines = []
+    for attempt, path in enumerate(paths, 1):
+        students = Counter(name for (_, name), some in attempts.items() if attempt in {one.number for one in some})
+        each = ", ".join(f"{name} ({count})" for name, count in students.items())
+        lines.append(f"{path}: attempt {attempt} at {each or 'nothing'}")
+    return lines
 
 
 def read_attempt(row: dict, attempt: int, automatic: float, where: str) -> Attempt:
@@ -234,6 +250,7 @@ def main() -> None:
         parser.error(str(error))
     write(marks, passed_over, rules, students, arguments.out)
     waiting = sum(one.points is not None and one.final is None for one in marks)
+    print("\n".join(attempts_by_table(arguments.grades, attempts)))
     print(f"{arguments.out}: {len(students.details)} students, {len(rules.assignments)} assignments")
     print(f"{waiting} marks wait for written points; {len(passed_over)} rows count for nothing: passed_over.csv")
 
