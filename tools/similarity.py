@@ -18,6 +18,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from copydetect import CopyDetector
@@ -86,7 +88,9 @@ def page(made: CopyDetector, table: pd.DataFrame, shown: int, work: Path) -> str
     """copydetect's page with about so many of the most similar pairs side by side."""
     least = table["similarity"].head(shown).min()
     made.conf.display_t = float(max(0, np.nextafter(least, 0)))
-    return made.generate_html_report("return").replace(f"{work}/", "")
+    plt.close("all")  # it draws into whatever figure is open
+    with mpl.rc_context(mpl.rcParamsDefault):
+        return made.generate_html_report("return").replace(f"{work}/", "")
 
 
 def compare(
