@@ -10,7 +10,6 @@ draws      draws.bin, of the tissues that the page offers (its own script draws 
 All is written to web/site/playground.
 """
 
-import argparse
 import json
 import subprocess
 from pathlib import Path
@@ -26,6 +25,7 @@ import damm_lite as dl
 from damm_lite.damm import Encoded
 from damm_lite.teaching.plotting import COLOURMAPS
 from damm_lite.tumours.simulate import Physics, simulate_nanoparticles, simulate_nuclei
+from make_data import make_named
 
 OUT = Path(__file__).resolve().parents[1] / "web" / "site" / "playground"
 SIZE, NUM_STEPS, SIGNIFICANT_BITS = 64, 20, 9
@@ -165,15 +165,5 @@ MAKERS = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MAKERS)}; default all")
-    names = parser.parse_args().names
-    if unknown := set(names) - set(MAKERS):
-        parser.error(f"names: expected {', '.join(MAKERS)}, got {', '.join(unknown)}")
-    for name in names or MAKERS:
-        MAKERS[name]()
-
-
 if __name__ == "__main__":
-    main()
+    make_named(MAKERS, __doc__)

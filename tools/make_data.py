@@ -9,6 +9,7 @@ manifest  damm_lite/manifest.txt: the sha256 of every file of data/
 
 import argparse
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -78,15 +79,16 @@ MAKERS = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MAKERS)}; default all")
+def make_named(makers: dict[str, Callable], about: str) -> None:
+    """Make what the command line names, or all of it."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(makers)}; default all")
     names = parser.parse_args().names
-    if unknown := set(names) - set(MAKERS):
-        parser.error(f"names: expected {', '.join(MAKERS)}, got {', '.join(unknown)}")
-    for name in names or MAKERS:
-        MAKERS[name]()
+    if unknown := set(names) - set(makers):
+        parser.error(f"names: expected {', '.join(makers)}, got {', '.join(unknown)}")
+    for name in names or makers:
+        makers[name]()
 
 
 if __name__ == "__main__":
-    main()
+    make_named(MAKERS, __doc__)
