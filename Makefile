@@ -56,6 +56,7 @@ sampling: .venv/installed
 	        $(SMALL) --prediction $$output --schedule $$levels --sampler sde:20 ddim:20 || exit 1; done; done
 	$(SMALL) --sampler sde:5 sde:10 sde:50 sde:100 sde:200
 	cp _build/sampling/summary.csv data/results/sampling.csv
+	cp _build/sampling/fields.csv data/results/sampling_fields.csv
 	$(MANIFEST)
 
 # The long versions of the tests of survival, and their table on the status page.

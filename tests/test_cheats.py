@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -372,3 +373,11 @@ def test_the_judge_and_a_variant_in_the_sandbox(tmp_path):
         output, reason = sandbox.run(command, limits)
         assert reason == ""
         assert [question["score"] for question in results(Submission((notebook,)), output).questions] == [points]
+
+
+def test_the_chapter_counts_the_cheats():
+    deserved = [points for *_, points in CHEATS]
+    some = len(deserved) - deserved.count(0)
+    text = (ROOT / "book" / "13_ablation_assignments.ipynb").read_text()
+    counted = re.search(r"tries (\d+) cheats: (\d+) get no point, and (\w+) get", text).groups()
+    assert counted == (str(len(CHEATS)), str(deserved.count(0)), {5: "five"}[some])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from damm_lite.experiments import sampling
+from damm_lite.experiments import field_scores, sampling
 from damm_lite.tumours.simulate import simulate_nanoparticles, simulate_nuclei, simulate_vessels
 
 
@@ -30,14 +30,14 @@ def test_exact_draws_have_one_set_of_vessels_and_are_repeatable():
 
 
 def test_true_draws_meet_every_bound():
-    table = pd.DataFrame([sampling.score_field(samples, draws) for draws, samples in fields()])
-    found = sampling.summarise_fields(table)
+    table = pd.DataFrame([field_scores.score_field(samples, draws) for draws, samples in fields()])
+    found = field_scores.summarise_fields(table)
     assert found["spread ratio"] == pytest.approx(1, abs=0.1)
     assert found["CRPS ratio"] == pytest.approx(1, abs=0.03)
     assert found["coverage"] == pytest.approx(23 / 25, abs=0.02)
     bands = found[[name for name in found.index if "band" in name]]
     assert len(bands) >= 3 and bands.between(0.8, 1.25).all()
-    intervals = sampling.with_intervals(table, resamples=50)
+    intervals = field_scores.with_intervals(table, resamples=50)
     assert (intervals.low <= intervals.value).all() and (intervals.value <= intervals.high).all()
     assert abs(found["slope"]) < 0.1 and abs(found["curvature"]) < 0.1
 
@@ -52,7 +52,7 @@ def test_true_draws_meet_every_bound():
 )
 def test_other_samples_are_found_out(change, wrong):
     true, other = (
-        sampling.summarise_fields(pd.DataFrame([sampling.score_field(f(s), d) for d, s in fields()]))
+        field_scores.summarise_fields(pd.DataFrame([field_scores.score_field(f(s), d) for d, s in fields()]))
         for f in (lambda x: x, change)
     )
     assert other["CRPS ratio"] > true["CRPS ratio"] + 0.03
@@ -73,6 +73,8 @@ def test_the_command_trains_measures_and_does_nothing_twice(tmp_path, monkeypatc
     table = pd.read_csv(tmp_path / tables[0])
     assert list(table.field) == [0, 1]
     summary = pd.read_csv(tmp_path / "summary.csv")
+    kept = pd.read_csv(tmp_path / "fields.csv")
+    assert kept.num_steps.tolist() == [2, 2, 3, 3] and kept.ssim_mean[0] == pytest.approx(table.ssim_mean[0], abs=1e-4)
     row = summary[(summary.num_steps == 2) & (summary.score == "ssim_mean")].iloc[0]
     assert row.value == pytest.approx(table.ssim_mean.mean(), abs=1e-4) and row.low <= row.value <= row.high
 
@@ -85,3 +87,19 @@ def test_exact_draws_in_the_place_of_a_network_are_right(tmp_path, monkeypatch, 
     assert found.value["CRPS ratio"] == pytest.approx(1, abs=0.04)
     assert found.low["spread ratio"] < 1 < found.high["spread ratio"]
     assert found.value["coverage"] == pytest.approx(23 / 25, abs=0.03)
+
+
+def test_a_paired_difference_is_free_of_what_fields_share():
+    """One run and another that is worse by a tenth everywhere: fields differ a lot, their ratio does not."""
+    first = pd.DataFrame(
+        [field_scores.score_field(samples, draws) | {"field": i} for i, (draws, samples) in enumerate(fields())]
+    )
+    second = first.assign(crps=1.1 * first["crps"])
+    paired = field_scores.paired_with_intervals(second, first, resamples=50)
+    alone = field_scores.with_intervals(first, resamples=50)
+    assert paired.value["CRPS ratio"] == pytest.approx(0.1 * alone.value["CRPS ratio"])
+    width = paired.high - paired.low
+    assert 0 < width["CRPS ratio"] < 0.2 * (alone.high - alone.low)["CRPS ratio"]
+    assert (width.drop("CRPS ratio") == 0).all(), "all other scores are equal"
+    with pytest.raises(ValueError, match="the same fields"):
+        field_scores.paired_with_intervals(first, first.iloc[1:])

@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -89,8 +88,33 @@ def page(made: CopyDetector, table: pd.DataFrame, shown: int, work: Path) -> str
     least = table["similarity"].head(shown).min()
     made.conf.display_t = float(max(0, np.nextafter(least, 0)))
     plt.close("all")  # it draws into whatever figure is open
-    with mpl.rc_context(mpl.rcParamsDefault):
-        return made.generate_html_report("return").replace(f"{work}/", "")
+    return made.generate_html_report("return").replace(f"{work}/", "")
+
+
+def written(submissions: Sequence[Submission], students: Students | None, work: Path) -> dict[str, Submission]:
+    """The code of each submission in a file below the folder `work`, with those of one student side by side."""
+    by_file, folders = {}, {}
+    for one in submissions:
+        stem = Path(one.page).stem
+        whose = folders.setdefault((students and students.handed_in(one.file)) or one.file, stem)
+        by_file[extracted(code_of(one.notebook), work / "students" / whose / f"{stem}.py")] = one
+    return by_file
+
+
+def compare_one(
+    name: str, by_file: dict[str, Submission], assignments: Path, shown: int, page_file: Path, work: Path
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """(`pairs` of one assignment, [(file, why it was left out), ...]); the page is written if there is a pair."""
+    for number, given in enumerate(sorted((assignments / "students" / name).rglob("*.ipynb"))):
+        extracted(code_of(given), work / "handed-out" / f"{number}.py")
+    made, short = detector(list(by_file), assignments / "instructor" / name / f"{name}.ipynb", work)
+    tokens = {by_file[file].file: int(made.file_data[file].token_coverage) for file in short}
+    left_out = [(file, f"{n} tokens beside what was handed out, {LEAST} are needed") for file, n in tokens.items()]
+    table = pairs(made, {file: one.student for file, one in by_file.items()}, name)
+    if len(table):
+        with atomic_write(page_file) as whole:
+            whole.write_text(page(made, table, shown, work), encoding="utf-8")
+    return table, left_out
 
 
 def compare(
@@ -100,36 +124,18 @@ def compare(
 
     Returns (`pairs` of all assignments, [(file, why it was left out), ...]).
     """
-    left_out = [(one.file, one.reason) for one in submissions if not one.notebook]
-    tables = []
-    for name in sorted({one.assignment for one in submissions if one.notebook}):
+    reasons = {one.file: one.reason for one in submissions if not one.notebook}
+    letters = {one.file: len(code_of(one.notebook)) for one in submissions if one.notebook}
+    reasons |= {file: f"expected at most {CODE} letters of code, got {n}" for file, n in letters.items() if n > CODE}
+    left_out, tables = list(reasons.items()), [pd.DataFrame(columns=COLUMNS)]
+    sound = [one for one in submissions if one.file not in reasons]
+    for name in sorted({one.assignment for one in sound}):
         with tempfile.TemporaryDirectory() as folder:
-            work = Path(folder)
-            for number, given in enumerate(sorted((assignments / "students" / name).rglob("*.ipynb"))):
-                extracted(code_of(given), work / "handed-out" / f"{number}.py")
-            by_file, folders = {}, {}
-            for one in submissions:
-                if not one.notebook or one.assignment != name:
-                    continue
-                if len(code := code_of(one.notebook)) > CODE:
-                    left_out.append((one.file, f"expected at most {CODE} letters of code, got {len(code)}"))
-                    continue
-                stem = Path(one.page).stem
-                whose = folders.setdefault((students and students.handed_in(one.file)) or one.file, stem)
-                by_file[extracted(code, work / "students" / whose / f"{stem}.py")] = one
-            if not by_file:
-                continue
-            made, short = detector(list(by_file), assignments / "instructor" / name / f"{name}.ipynb", work)
-            for file in short:
-                found = int(made.file_data[file].token_coverage)
-                left_out.append((by_file[file].file, f"{found} tokens beside what was handed out, {LEAST} are needed"))
-            table = pairs(made, {file: one.student for file, one in by_file.items()}, name)
-            tables.append(table)
-            if len(table):
-                with atomic_write(out / f"{name}.html") as whole:
-                    whole.write_text(page(made, table, shown, work), encoding="utf-8")
-    table = pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
-    return most_similar_first(table), left_out
+            by_file = written([one for one in sound if one.assignment == name], students, Path(folder))
+            found = compare_one(name, by_file, assignments, shown, out / f"{name}.html", Path(folder))
+        tables.append(found[0])
+        left_out += found[1]
+    return most_similar_first(pd.concat([table for table in tables if len(table)] or tables)), left_out
 
 
 def main() -> None:

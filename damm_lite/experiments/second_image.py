@@ -24,7 +24,8 @@ from damm_lite.checkpoint import load_checkpoint
 from damm_lite.damm import DAMMNet
 from damm_lite.data import to_tensor
 from damm_lite.distributions import crps
-from damm_lite.experiments.sampling import OPEN, SAMPLERS, score_field
+from damm_lite.experiments.field_scores import OPEN, score_field
+from damm_lite.experiments.sampling import SAMPLERS
 from damm_lite.predict import predict
 from damm_lite.schedules import NoiseSchedule
 from damm_lite.tumours import simulate_nanoparticles, simulate_nuclei, simulate_vessels
