@@ -28,9 +28,11 @@ lint: .venv/installed
 serve: book
 	.venv/bin/python -m http.server --directory _build/html 8000
 
-# Each chapter as on Colab: nothing but its notebook, and the package that its first cell installs.
+# Each chapter as on Colab: nothing but its notebook, the package that its first cell installs, and the versions that
+# Colab has, on Python 3.13; 4 GB; table on the status page.
 colab: .venv/installed
-	$(RUN)pytest tests/test_colab.py -m ""
+	PYENV_VERSION=$$(pyenv versions --bare 2> /dev/null | paste -sd: -) $(RUN)nox -f tools/noxfile.py -s colab \
+	    --error-on-missing-interpreters && $(MANIFEST)
 
 # Run the chapters and store anew the outputs that nbval compares.
 outputs: .venv/installed

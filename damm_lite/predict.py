@@ -173,9 +173,7 @@ def predict_unet(
     fast, drawn = for_inference(model), []
 
     def denoiser(xt, t):
-        output = fast(xt, t, conditions)
-        x0 = model.prediction.to_x0(schedule, xt, output, t)
-        return x0.clamp(-1, 1)
+        return model.prediction.to_x0(schedule, xt, fast(xt, t, conditions), t).clamp(-1, 1)
 
     for number in range(num_samples):
         generators = [generator_of(seed, number) for seed in seeds]
@@ -226,6 +224,8 @@ def first_noise(model: nn.Module, like: Tensor, generators: Generators) -> Tenso
 
 def _conditions(model, **images):
     """The images, checked, of the network's type and on its device."""
+    if hasattr(model, "encode_uni") != ("secondary" in images):
+        raise ValueError(f"model: predict takes two branches, predict_unet one U-Net, got {type(model).__name__}")
     for name, image in images.items():
         check_tensor(name, image)
     weight = next(model.parameters())

@@ -261,3 +261,11 @@ def test_every_way_to_predict_wants_a_sample(model, conditions):
     ):
         with pytest.raises(ValueError, match="num_samples: expected at least 1, got 0"):
             call()
+
+
+@pytest.mark.parametrize("run", [predict, predict_slices, predict_unet])
+def test_a_network_of_the_other_kind_is_named(conditions, run):
+    of_two, of_one = tiny(), UNet(UNetConfig(2, 1, (16, 16, 24, 32), 32))
+    wrong, images = (of_two, [torch.cat(conditions, dim=1)]) if run is predict_unet else (of_one, conditions)
+    with pytest.raises(ValueError, match=f"model: .*got {type(wrong).__name__}"):
+        run(wrong, scaled_linear_schedule(), *images, 1)

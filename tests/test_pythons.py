@@ -114,3 +114,14 @@ def test_a_python_that_is_not_here_is_skipped_and_named(tmp_path):
     nowhere = os.environ | {"PATH": str(tmp_path), "HOME": str(tmp_path), "PYENV_VERSION": "", "CI": "true"}
     result = subprocess.run(nox, capture_output=True, text=True, cwd=tmp_path, env=nowhere)
     assert result.returncode == 0 and "3.14 not found" in result.stderr, result.stderr
+
+
+def test_a_row_for_each_chapter_and_for_no_other_test(tmp_path):
+    (tmp_path / "report.xml").write_text(
+        '<testsuites><testsuite><testcase name="test_a_chapter_runs_it[01_a]" time="2.6"/>'
+        '<testcase name="test_a_chapter_runs_it[02_b]" time="1"><failure/></testcase>'
+        '<testcase name="test_a_chapter_runs_it[03_c]" time="0"><error/></testcase>'
+        '<testcase name="test_a_chapter_stops" time="9"/></testsuite></testsuites>'
+    )
+    rows = noxfile.chapters(tmp_path / "report.xml").values.tolist()
+    assert rows == [["01_a", 3, True], ["02_b", 1, False], ["03_c", 0, False]]

@@ -1,12 +1,14 @@
-"""Run tests in other environments, which stand in _build: nox -f tools/noxfile.py -s newest (or versions)
+"""Run tests in other environments, which stand in _build: nox -f tools/noxfile.py -s newest (or versions, colab)
 
 newest    All tests with the newest packages that the declared ranges allow, without the lock; only PyTorch keeps its
           version, whose build for CPU is known. Written: data/results/versions.csv, with a row for each package
           whose newest version is not the locked one, and what came of the tests.
 versions  The lock with every Python that is found here, and the tests named after "--". Written: pythons.csv, with a
           row for each; a blank is what was not reached. Run again, it uses the environments that were finished.
+colab     Each chapter from its notebook alone, with Colab's versions (tests/colab.txt) on Colab's Python. Written:
+          colab.csv, with a row for each chapter.
 
-Both fail where a test fails.
+All fail where a test fails, and colab where its Python is not here.
 """
 
 import datetime
@@ -15,6 +17,7 @@ import json
 import os
 import platform
 import re
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +31,7 @@ from damm_lite.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE, LOCK = ROOT / "data" / "results" / "versions.csv", ROOT / "constraints.txt"
-PYTHONS = TABLE.with_name("pythons.csv")
+PYTHONS, COLAB = TABLE.with_name("pythons.csv"), TABLE.with_name("colab.csv")
 Row = tuple[str, str, str]  # what, in the lock, and newest
 nox.options.envdir = str(ROOT / "_build")
 nox.options.error_on_missing_interpreters = False  # they are skipped, and named at the end
@@ -66,6 +69,32 @@ def every_python(session: nox.Session) -> None:
     store(PYTHONS, row)
     if row["failed"] != 0:
         session.error(f"Python {row['python']}: not everything passes, see {PYTHONS.name}")
+
+
+@nox.session(python="3.13", venv_backend="venv", reuse_venv=True)
+def colab(session: nox.Session) -> None:
+    """Install what Colab brings, run each chapter with it, and write the table."""
+    session.chdir(ROOT)
+    report = Path(session.virtualenv.location) / "report.xml"
+    session.install("-q", "-r", "tests/colab.txt")
+    given = {"COLAB_PYTHON": said_by(session, "import sys; print(sys.executable)")}
+    pytest = [sys.executable, "-m", "pytest", "tests/test_colab.py", "-m", "", f"--junitxml={report}"]
+    session.run(*pytest, env=given, external=True, success_codes=[0, 1])
+    table = chapters(report).assign(date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
+    with atomic_write(COLAB) as whole:
+        table.to_csv(whole, index=False)
+    if counts(report)["failed"]:
+        session.error("tests fail")
+
+
+def chapters(report: Path) -> pd.DataFrame:
+    """Chapter, seconds and whether it passed, of the tests in pytest's report that run a chapter."""
+    rows = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        if found := re.fullmatch(r"test_a_chapter_runs\w*\[(.+)\]", case.get("name")):
+            passed = case.find("failure") is None and case.find("error") is None
+            rows.append((found[1], round(float(case.get("time"))), passed))
+    return pd.DataFrame(rows, columns=["chapter", "seconds", "passed"])
 
 
 def fill(row: dict, session: nox.Session) -> None:
