@@ -87,12 +87,12 @@ def predict_slide(
     in [0, 1], whole or not at all.
 
     `primary` and `secondary` are arrays (C, H, W) that are read piece by
-    piece, best memory-mapped, as by `tifffile.memmap(name)[None]`; their
-    values are taken as `read_tiff` takes them. Memory does not depend on H and
-    W. `gate` is as in `predict`, with a copy for each batch of tiles. Raises
-    FileExistsError where the file is there already, and ValueError, before any
-    work, for images that are not the network's, smaller than a tile, or of
-    values that `read_tiff` would refuse.
+    piece, best memory-mapped, as by `tifffile.memmap(name)[None]`, or opened
+    by `tumours.open_slide`; their values are taken as `read_tiff` takes them.
+    Memory does not depend on H and W. `gate` is as in `predict`, with a copy
+    for each batch of tiles. Raises FileExistsError where the file is there
+    already, and ValueError, before any work, for images that are not the
+    network's, smaller than a tile, or of values that `read_tiff` would refuse.
     """
     gate, tiling, path = gate_of(gate), tiling or Tiling(), Path(path)
     if path.exists():

@@ -10,6 +10,8 @@ from .simulate import simulate_nanoparticles as simulate_nanoparticles
 from .simulate import simulate_nuclei as simulate_nuclei
 from .simulate import simulate_vessels as simulate_vessels
 from .simulate import solve_steady_state as solve_steady_state
+from .slides import SlideChannel as SlideChannel
+from .slides import open_slide as open_slide
 from .synthetic import DIVERGENCES as DIVERGENCES
 from .synthetic import HELD_OUT_SEED as HELD_OUT_SEED
 from .synthetic import SyntheticTumours as SyntheticTumours

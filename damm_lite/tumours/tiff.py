@@ -60,7 +60,7 @@ def _read(path, channel=None):
     """(image of `read_tiff` or one channel of it, whether its channels are the colours of RGB)."""
     with open_tiff(path) as tiff:
         series, plane = choose(tiff, channel)
-        turn, page = UPRIGHT[_orientation(series)], series.keyframe
+        turn, page = UPRIGHT[orientation(series)], series.keyframe
         axes, shape = axes_of(series)
         if len(axes) > 3 or "YX" not in (axes, axes[1:], axes[:2]):
             raise Refused(f"expected (H, W) or (C, H, W), got shape {series.shape} with axes {series.axes}")
@@ -73,7 +73,7 @@ def _read(path, channel=None):
         if not 0 < np.prod(shape[1:] if alone else shape, dtype=float) <= MAX_PIXELS:
             raise Refused(f"expected between 1 and {MAX_PIXELS} values, got shape {shape}")
         _check_shaped(tiff)
-        _check_decoders(page)
+        check_decoders(page)
         pixels = series.pages[plane].asarray().reshape(shape[1:]) if alone else series.asarray().reshape(shape)
         largest = largest_value(tiff, series)
     if pixels.ndim == 3 and axes[:2] == "YX":  # samples, as of RGB(A), come last
@@ -81,10 +81,10 @@ def _read(path, channel=None):
     if pixels.ndim == 3 and plane is not None:
         pixels = pixels[plane]
     image = turn(unit_range(path, pixels, largest))
-    return np.ascontiguousarray(1 - image if _is_inverted(page) else image), page.photometric in COLOURS
+    return np.ascontiguousarray(1 - image if is_inverted(page) else image), page.photometric in COLOURS
 
 
-def _check_decoders(page):
+def check_decoders(page: tifffile.TiffPage) -> None:
     """Raise ValueError where tifffile needs another library for these pixels."""
     if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.predictor not in tifffile.TIFF.UNPREDICTORS:
         raise Refused(
@@ -100,7 +100,7 @@ def _check_shaped(tiff):
             raise ValueError(f"expected shape {said['shape']} as its header says, got {tiff.series[0].shape}")
 
 
-def _is_inverted(page):
+def is_inverted(page: tifffile.TiffPage) -> bool:
     """Whether 0 is the brightest value. tifffile says so of the masks that it
     writes, but stores them as they are.
     """
@@ -108,7 +108,7 @@ def _is_inverted(page):
     return page.photometric == WHITE_IS_ZERO and not (page.bitspersample == 1 and by_tifffile)
 
 
-def _orientation(series):
+def orientation(series: tifffile.TiffPageSeries) -> int:
     """The one orientation of all pages; 1, upright, where nothing is said."""
     if None in (pages := list(series.pages)):
         raise Refused(f"expected all {len(pages)} planes of its header, got some missing")
