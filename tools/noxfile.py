@@ -73,14 +73,18 @@ def every_python(session: nox.Session) -> None:
 
 @nox.session(python="3.13", venv_backend="venv", reuse_venv=True)
 def colab(session: nox.Session) -> None:
-    """Install what Colab brings, run each chapter with it, and write the table."""
+    """Install what Colab brings, run each chapter with it, or those that pytest chooses by what stands after "--", and
+    put their rows into the table.
+    """
     session.chdir(ROOT)
     report = Path(session.virtualenv.location) / "report.xml"
     session.install("-q", "-r", "tests/colab.txt")
     given = {"COLAB_PYTHON": said_by(session, "import sys; print(sys.executable)")}
     pytest = [sys.executable, "-m", "pytest", "tests/test_colab.py", "-m", "", f"--junitxml={report}"]
-    session.run(*pytest, env=given, external=True, success_codes=[0, 1])
-    table = chapters(report).assign(date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
+    session.run(*pytest, *session.posargs, env=given, external=True, success_codes=[0, 1])
+    ran = chapters(report).assign(date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
+    earlier = pd.read_csv(COLAB) if COLAB.is_file() else ran
+    table = pd.concat([earlier[~earlier["chapter"].isin(ran["chapter"])], ran]).sort_values("chapter")
     with atomic_write(COLAB) as whole:
         table.to_csv(whole, index=False)
     if counts(report)["failed"]:
