@@ -29,10 +29,10 @@ serve: book
 	.venv/bin/python -m http.server --directory _build/html 8000
 
 # Each chapter as on Colab: nothing but its notebook, the package that its first cell installs, and the versions that
-# Colab has, on Python 3.13; 4 GB; table on the status page.
+# Colab has, on Python 3.13; 5 GB; table on the status page.
 colab: .venv/installed
 	PYENV_VERSION=$$(pyenv versions --bare 2> /dev/null | paste -sd: -) $(RUN)nox -f tools/noxfile.py -s colab \
-	    --error-on-missing-interpreters && $(MANIFEST)
+	    --error-on-missing-interpreters; failed=$$?; $(MANIFEST) && exit $$failed
 
 # Run the chapters and store anew the outputs that nbval compares.
 outputs: .venv/installed

@@ -54,7 +54,7 @@ def test_one_seed_has_a_mean_and_no_interval():
     found = findings.comparisons(table).set_index("score")
     assert found.seeds.eq(1).all() and found.difference["ssim"] == pytest.approx(0.1)
     assert found[["low", "high", "p", "equal"]].isna().all(axis=None)
-    assert found.verdict.eq("cannot be told apart").all()
+    assert found.verdict.eq("one training").all()
 
 
 def test_a_difference_is_positive_where_the_reference_is_better():

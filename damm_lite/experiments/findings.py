@@ -140,7 +140,7 @@ def comparisons(
     Holm over the whole family, the `margin`, the p of "not `equal`", and a verdict.
 
     A pair is compared over the `seeds` that both have; with one there is no
-    interval and no test. Absent methods have no row, but count in the family.
+    interval, no test, and "one training" for a verdict. Absent methods have no row, but count in the family.
     A difference within the margin is "equal", even where it is surely not zero.
     """
     family, rows = list(product(references, rivals, SCORES)), []
@@ -162,7 +162,8 @@ def comparisons(
     found["adjusted"] = holm([*found["p"].fillna(1.0), *[1.0] * absent])[: len(found)]
     told = np.where(found["difference"] > 0, "better", "worse")
     told = np.where(found["adjusted"] < 0.05, told, "cannot be told apart")
-    return found.assign(verdict=np.where(found["equal"] < 0.05, "equal", told))
+    told = np.where(found["equal"] < 0.05, "equal", told)
+    return found.assign(verdict=np.where(found["seeds"] < 2, "one training", told))
 
 
 def _tested(patchwise, margin):
