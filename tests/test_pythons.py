@@ -104,7 +104,7 @@ def test_an_interrupted_installation_goes_on_without_a_time(tmp_path):
 
 def test_a_row_takes_the_place_of_its_minor_version_alone(table):
     for python, passed in (("3.13.0", 5), ("3.11.7", 4), ("3.14.0", None), ("3.13.2", 6)):
-        noxfile.store(table, {"python": python, "torch": None, "passed": passed})
+        noxfile.store(table, [{"python": python, "torch": None, "passed": passed}], "python", noxfile.minor)
     assert table.read_text() == "python,torch,passed\n3.11.7,,4\n3.13.2,,6\n3.14.0,,\n"
 
 
@@ -123,5 +123,9 @@ def test_a_row_for_each_chapter_and_for_no_other_test(tmp_path):
         '<testcase name="test_a_chapter_runs_it[03_c]" time="0"><error/></testcase>'
         '<testcase name="test_a_chapter_stops" time="9"/></testsuite></testsuites>'
     )
-    rows = noxfile.chapters(tmp_path / "report.xml").values.tolist()
-    assert rows == [["01_a", 3, True], ["02_b", 1, False], ["03_c", 0, False]]
+    rows = noxfile.chapters(tmp_path / "report.xml")
+    assert [tuple(row.values()) for row in rows] == [("01_a", 3, True), ("02_b", 1, False), ("03_c", 0, False)]
+    table = tmp_path / "colab.csv"
+    noxfile.store(table, rows, "chapter")
+    noxfile.store(table, [dict(chapter="02_b", seconds=7, passed=True)], "chapter")
+    assert table.read_text() == "chapter,seconds,passed\n01_a,3,True\n02_b,7,True\n03_c,0,False\n"

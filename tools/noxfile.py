@@ -19,6 +19,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
@@ -66,7 +67,7 @@ def every_python(session: nox.Session) -> None:
     row |= {"date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"}
     with suppress(CommandFailed):  # nox has shown it, and the row ends there
         fill(row, session)
-    store(PYTHONS, row)
+    store(PYTHONS, [row], "python", minor)
     if row["failed"] != 0:
         session.error(f"Python {row['python']}: not everything passes, see {PYTHONS.name}")
 
@@ -82,23 +83,20 @@ def colab(session: nox.Session) -> None:
     given = {"COLAB_PYTHON": said_by(session, "import sys; print(sys.executable)")}
     pytest = [sys.executable, "-m", "pytest", "tests/test_colab.py", "-m", "", f"--junitxml={report}"]
     session.run(*pytest, *session.posargs, env=given, external=True, success_codes=[0, 1])
-    ran = chapters(report).assign(date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
-    earlier = pd.read_csv(COLAB) if COLAB.is_file() else ran
-    table = pd.concat([earlier[~earlier["chapter"].isin(ran["chapter"])], ran]).sort_values("chapter")
-    with atomic_write(COLAB) as whole:
-        table.to_csv(whole, index=False)
+    date = {"date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"}
+    store(COLAB, [row | date for row in chapters(report)], "chapter")
     if counts(report)["failed"]:
         session.error("tests fail")
 
 
-def chapters(report: Path) -> pd.DataFrame:
+def chapters(report: Path) -> list[dict]:
     """Chapter, seconds and whether it passed, of the tests in pytest's report that run a chapter."""
     rows = []
     for case in ElementTree.parse(report).iter("testcase"):
         if found := re.fullmatch(r"test_a_chapter_runs\w*\[(.+)\]", case.get("name")):
             passed = case.find("failure") is None and case.find("error") is None
-            rows.append((found[1], round(float(case.get("time"))), passed))
-    return pd.DataFrame(rows, columns=["chapter", "seconds", "passed"])
+            rows.append(dict(chapter=found[1], seconds=round(float(case.get("time"))), passed=passed))
+    return rows
 
 
 def fill(row: dict, session: nox.Session) -> None:
@@ -136,14 +134,19 @@ def said_by(session: nox.Session, code: str) -> str:
     return session.run("python", "-c", code, silent=True).splitlines()[-1]
 
 
-def store(path: Path, row: dict) -> None:
-    """Put the row of one Python into the table `path`, in place of that of the same minor version."""
-    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
-    minor = row["python"].rsplit(".", 1)[0]
-    rows = [each for each in rows if each["python"].rsplit(".", 1)[0] != minor]
-    table = pd.DataFrame([*rows, row]).sort_values("python").convert_dtypes()
+def store(path: Path, rows: list[dict], column: str, of: Callable[[str], str] = str) -> None:
+    """Put rows into the table `path`, in place of those with the same `of(column)`; the others stay."""
+    new = {of(row[column]) for row in rows}
+    old = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    old = [row for row in old if of(row[column]) not in new]
+    table = pd.DataFrame([*old, *rows]).sort_values(column).convert_dtypes()
     with atomic_write(path) as whole:
         table.to_csv(whole, index=False)
+
+
+def minor(python: str) -> str:
+    """3.11 for 3.11.7."""
+    return python.rsplit(".", 1)[0]
 
 
 def versions(frozen: str) -> dict[str, str]:
