@@ -170,10 +170,10 @@ def predict_unet(
     check_number("num_samples", num_samples)
     model, seeds = unwrapped(model), seeds_of(seed, len(conditions))
     (conditions,) = _conditions(model, conditions=conditions)
-    fast, drawn = for_inference(model), []
+    fast, to_x0, drawn = for_inference(model), model.prediction.to_x0, []
 
     def denoiser(xt, t):
-        return model.prediction.to_x0(schedule, xt, fast(xt, t, conditions), t).clamp(-1, 1)
+        return to_x0(schedule, xt, fast(xt, t, conditions), t).clamp(-1, 1)
 
     for number in range(num_samples):
         generators = [generator_of(seed, number) for seed in seeds]

@@ -48,8 +48,9 @@ def open_slide(path: str | Path, channel: str | int | None = None) -> Iterator[S
     FileNotFoundError, and ValueError naming the file for what `read_stain`
     refuses of a header, for colours, and for an image that is not upright.
 
-        with open_slide("slide.ome.tif", "CD31") as vessels, open_slide("slide.ome.tif", "DAPI") as nuclei:
-            predict_slide(model, schedule, vessels, nuclei, "predicted.tif")
+        slide = "slide.ome.tif"
+        with open_slide(slide, "CD31") as v, open_slide(slide, "DAPI") as n:
+            predict_slide(model, schedule, v, n, "predicted.tif")
     """
     try:
         import zarr
