@@ -34,6 +34,10 @@ colab: .venv/installed
 	PYENV_VERSION=$$(pyenv versions --bare 2> /dev/null | paste -sd: -) $(RUN)nox -f tools/noxfile.py -s colab \
 	    --error-on-missing-interpreters; failed=$$?; $(MANIFEST) && exit $$failed
 
+# The way out of jupyter-book 1.x: the same site by Sphinx 9, MyST-NB and the theme alone, in _build/sphinx/html.
+sphinx: .venv/installed
+	$(RUN)nox -f tools/noxfile.py -s sphinx
+
 # Run the chapters and store anew the outputs that nbval compares.
 outputs: .venv/installed
 	$(RUN)jupyter-execute --inplace book/*.ipynb && .venv/bin/nbstripout --keep-id --keep-count book/*.ipynb
@@ -134,4 +138,4 @@ clean:
 web/node_modules/installed: web/packages.json tools/fetch_scripts.py
 	$(PYTHON) tools/fetch_scripts.py && touch $@
 
-.PHONY: book test unit lint serve colab outputs bench torture newest versions mutants fork assignments grade similarity gradebook sampling slides pdf lock audit clean
+.PHONY: book test unit lint serve colab sphinx outputs bench torture newest versions mutants fork assignments grade similarity gradebook sampling slides pdf lock audit clean

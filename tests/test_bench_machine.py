@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bench_machine
 import damm_lite as dl
+from damm_lite.experiments import ladder
 
 
 def test_sides_take_turns_and_the_first_round_does_not_count(monkeypatch):
@@ -103,3 +104,44 @@ def test_a_row_that_does_not_fit_is_left_blank(monkeypatch, tmp_path):
     bench_machine.store(path, bench_machine.throughput(1, [64], [1, 4]), ["step", "side", "batch"])
     table = pd.read_csv(path).set_index(["step", "batch"])
     assert len(table) == 4 and table.images.isna().tolist() == [False, True, False, True]
+
+
+def test_every_rung_makes_the_same_step_in_its_own_way(tmp_path, monkeypatch):
+    """Its loss is that of the plain step, to its precision; two half batches have batch norms of their own."""
+    monkeypatch.setattr(bench_machine, "apart", lambda work: (work(), 1.0))
+    monkeypatch.setattr(ladder, "RUNGS", {name: make for name, make in ladder.RUNGS.items() if name != "compiled"})
+    rows = pd.DataFrame(bench_machine.rungs(1, 8, 32)).set_index("rung")
+    plain = rows.loss["as it is"]
+    assert rows.loss.drop(["bfloat16", "two half batches"]).tolist() == pytest.approx([plain] * 7, rel=1e-5)
+    assert plain != rows.loss["bfloat16"] == pytest.approx(plain, rel=0.02)
+    assert plain != rows.loss["two half batches"] == pytest.approx(plain, rel=1)
+    assert (rows.images > 0).all() and (rows.side == 32).all() and (rows.batch == 8).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["optimiser not fused", "channels last", "activations recomputed", "loss read at once"]
+)
+def test_after_some_steps_the_weights_are_those_of_the_plain_step(name):
+    plain, other, untrained = ladder.TrainingStep(4, 16), ladder.RUNGS[name](4, 16), ladder.TrainingStep(4, 16)
+    for step in (plain, other):
+        for _ in range(3):
+            step()
+    here, there, before = (
+        torch.cat([weights.flatten() for weights in step.model.parameters()]) for step in (plain, other, untrained)
+    )
+    assert (here - there).abs().mean() < 0.02 * (here - before).abs().mean()
+
+
+def test_recomputing_keeps_less_for_the_backward_pass():
+    kept = {}
+    for name in ("as it is", "activations recomputed"):
+        step, storages = ladder.RUNGS[name](4, 16), {}
+
+        def keep(x, storages=storages):
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            step.loss(step.batch())
+        kept[name] = sum(storages.values())
+    assert kept["activations recomputed"] < 0.7 * kept["as it is"]

@@ -3,6 +3,7 @@
 from functools import partial
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -272,6 +273,16 @@ def test_grids_are_spread_from_the_noisiest_step_to_the_first():
         assert grid[0] == 999 and grid[-1] == 0
         distance = (scale[grid].diff() - (scale[0] - scale[-1]) / 4).abs()
         assert (distance < 2 * scale.diff().abs().max()).all(), "evenly, up to rounding to whole steps"
+
+
+@pytest.mark.parametrize("num_steps", [408, 517, 570, 796])  # where the nearest step hangs on the last bits
+def test_grids_are_those_of_double_precision(num_steps):
+    a = SCHEDULE.alphas_cumprod.double().numpy()
+    signal, noise = np.sqrt(a), np.sqrt(1 - a)
+    for make, scale in ((log_snr_grid, np.log(signal / noise)), (path_grid, noise / (signal + noise))):
+        wanted = np.linspace(scale[-1], scale[0], num_steps)
+        nearest = np.abs(scale - wanted[:, None]).argmin(axis=1)
+        assert make(SCHEDULE, num_steps) == sorted(set(nearest.tolist()), reverse=True)
 
 
 @pytest.mark.parametrize("num_steps", [0, 1001])

@@ -3,9 +3,8 @@
     python tools/bench.py                   # everything
     python tools/bench.py early training    # some of it; the other rows stay as they are
 
-Written, to data/results: benchmarks.csv, scaling.csv and throughput.csv; rows of other machines stay. The two sides
-of a ratio take turns in one process, and the median of each counts. Seconds are those of the clock, on all cores
-unless OMP_NUM_THREADS says otherwise: run nothing else meanwhile.
+The tables are in data/results; rows of other machines stay. The sides of a ratio take turns, and the median counts.
+Seconds are those of the clock, on all cores or OMP_NUM_THREADS of them: run nothing else meanwhile.
 """
 
 import argparse
@@ -25,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import damm_lite as dl
-from bench_machine import DEVICE, ON_GPU, apart, in_turn, load, scaling, store, throughput
+from bench_machine import DEVICE, ON_GPU, apart, in_turn, load, rungs, scaling, store, throughput
 from damm_lite.experiments.jobs import usable_cores
 from damm_lite.experiments.measure import RESULTS, SIZE
 from damm_lite.tumours.synthetic import HELD_OUT_SEED
@@ -234,8 +233,9 @@ BENCHMARKS = {
     "slide": slide,
     "scaling": scaling,
     "throughput": throughput,
+    "ladder": rungs,
 }
-KEYS = {"scaling": ["varied", "size"], "throughput": ["step", "side", "batch"]}  # of those with a table of their own
+KEYS = {"scaling": ["varied", "size"], "throughput": ["step", "side", "batch"], "ladder": ["rung", "side", "batch"]}
 
 
 def main():

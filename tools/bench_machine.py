@@ -1,7 +1,7 @@
 """What the benchmarks measure with, and how the network uses the machine.
 
-Time, memory, traffic and the machine's ceilings; `scaling` and `throughput` measure the network with them, and `store`
-puts rows into tables that name the machine.
+Time, memory, traffic and the machine's ceilings; `scaling`, `throughput` and `rungs` measure the network with them, and
+`store` puts rows into tables that name the machine.
 """
 
 import datetime
@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import damm_lite as dl
 from damm_lite.atomic import atomic_write
+from damm_lite.experiments import ladder
 from damm_lite.gates import decode_chosen
 from damm_lite.resumable import peak_memory
 
@@ -187,6 +188,20 @@ def reverse_step(side: int, batch: int) -> Callable:
             decode_chosen(model, model.encode(xt, t, primary, secondary), use_multi)
 
     return step
+
+
+def rungs(repeats: int = 5, batch: int = 32, side: int = 64) -> Iterator[dict]:
+    """A row for each way to make a step of training faster or smaller, alone: images a second, GiB, and the loss."""
+    for name, make in (ladder.RUNGS | (ladder.ON_GPU if ON_GPU else {})).items():
+        (seconds, loss), peak = apart(partial(time_step, make, batch, side, repeats))
+        yield dict(rung=name, side=side, batch=batch, images=batch / seconds, loss=loss, memory=peak)
+
+
+def time_step(make: Callable, batch: int, side: int, repeats: int) -> tuple[float, float]:
+    """(seconds of a step, loss before the first); steps are timed in rounds of five, of which the best counts."""
+    step = make(batch, side)
+    loss, _ = float(step()), step()
+    return min(seconds_of(lambda: [step() for _ in range(5)]) / 5 for _ in range(repeats)), loss
 
 
 def machine() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run tests in other environments, which stand in _build: nox -f tools/noxfile.py -s newest (or versions, colab)
+"""Other environments, which stand in _build: nox -f tools/noxfile.py -s newest (or versions, colab, sphinx)
 
 newest    All tests with the newest packages that the declared ranges allow, without the lock; only PyTorch keeps its
           version, whose build for CPU is known. Written: data/results/versions.csv, with a row for each package
@@ -7,8 +7,10 @@ versions  The lock with every Python that is found here, and the tests named aft
           row for each; a blank is what was not reached. Run again, it uses the environments that were finished.
 colab     Each chapter from its notebook alone, with Colab's versions (tests/colab.txt) on Colab's Python. Written:
           colab.csv, with a row for each chapter.
+sphinx    The site by the newest Sphinx, without jupyter-book, whose extensions and settings are taken over. Chapters
+          run with the packages of .venv. Written: the site, in _build/sphinx/html, and conf.py beside it.
 
-All fail where a test fails, and colab where its Python is not here.
+All fail where a test fails, colab where its Python is not here, and sphinx where a chapter fails.
 """
 
 import datetime
@@ -18,6 +20,7 @@ import os
 import platform
 import re
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,13 +29,22 @@ from xml.etree import ElementTree
 
 import nox
 import pandas as pd
+from jupyter_book.config import get_final_config
 from nox.command import CommandFailed
 
 from damm_lite.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
 TABLE, LOCK = ROOT / "data" / "results" / "versions.csv", ROOT / "constraints.txt"
 PYTHONS, COLAB = TABLE.with_name("pythons.csv"), TABLE.with_name("colab.csv")
+WITHOUT_JUPYTER_BOOK = [
+    "sphinx>=9",
+    "myst-nb",
+    *("sphinx-book-theme", "sphinx-comments", "sphinx-copybutton", "sphinx-design", "sphinx-exercise"),
+    *("sphinx-external-toc", "sphinx-multitoc-numbering", "sphinx-notfound-page", "sphinx-thebe"),
+    *("sphinx-togglebutton", "sphinxcontrib-bibtex", "sphinxext-opengraph"),
+]
 Row = tuple[str, str, str]  # what, in the lock, and newest
 nox.options.envdir = str(ROOT / "_build")
 nox.options.error_on_missing_interpreters = False  # they are skipped, and named at the end
@@ -87,6 +99,32 @@ def colab(session: nox.Session) -> None:
     store(COLAB, [row | date for row in chapters(report)], "chapter")
     if counts(report)["failed"]:
         session.error("tests fail")
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def sphinx(session: nox.Session) -> None:
+    """Build the site without jupyter-book."""
+    session.chdir(ROOT)
+    settings, place = sphinx_settings(), Path(session.virtualenv.location)
+    session.install("-q", "--upgrade", *WITHOUT_JUPYTER_BOOK)
+    (packages,) = place.glob("lib/python*/site-packages")
+    here, chapters = sysconfig.get_path("purelib"), packages / "chapters.pth"
+    chapters.write_text(f"import site; site.addsitedir({here!r})\n")  # whose packages come after those just installed
+    lines = [f"{name} = {value!r}\n" for name, value in settings.items()]
+    (place / "conf.py").write_text("".join([f"import sys\nsys.path.insert(0, {str(BOOK / '_ext')!r})\n", *lines]))
+    session.run("python", "-m", "sphinx", "-c", place, BOOK, place / "html", env={"OMP_NUM_THREADS": "1"})
+
+
+def sphinx_settings() -> dict:
+    """What jupyter-book makes of _config.yml, without its own extensions, and with paths from the root."""
+    toc = {"external_toc_path": str(ROOT / "_toc.yml"), "latex_individualpages": False}
+    settings, _ = get_final_config(user_yaml=ROOT / "_config.yml", sourcedir=BOOK, cli_config=toc)
+    del settings["use_jupyterbook_latex"]
+    for name in ("templates_path", "html_static_path", "html_extra_path"):
+        settings[name] = [str(BOOK / path) for path in settings[name]]
+    settings["html_favicon"] = str(BOOK / settings["html_favicon"])
+    own = {"jupyter_book", "sphinx_jupyterbook_latex"}
+    return settings | {"extensions": [name for name in settings["extensions"] if name not in own]}
 
 
 def chapters(report: Path) -> list[dict]:
