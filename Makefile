@@ -35,7 +35,7 @@ colab: .venv/installed
 	    --error-on-missing-interpreters; failed=$$?; $(MANIFEST) && exit $$failed
 
 # The way out of jupyter-book 1.x: the same site by Sphinx 9, MyST-NB and the theme alone, in _build/sphinx/html.
-sphinx: .venv/installed
+sphinx: book
 	$(RUN)nox -f tools/noxfile.py -s sphinx
 
 # Run the chapters and store anew the outputs that nbval compares.

@@ -123,6 +123,7 @@ def sphinx_settings() -> dict:
     for name in ("templates_path", "html_static_path", "html_extra_path"):
         settings[name] = [str(BOOK / path) for path in settings[name]]
     settings["html_favicon"] = str(BOOK / settings["html_favicon"])
+    settings["nb_execution_cache_path"] = str(ROOT / "_build" / ".jupyter_cache")  # that of `make book`
     own = {"jupyter_book", "sphinx_jupyterbook_latex"}
     return settings | {"extensions": [name for name in settings["extensions"] if name not in own]}
 
