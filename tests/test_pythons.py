@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -129,3 +130,13 @@ def test_a_row_for_each_chapter_and_for_no_other_test(tmp_path):
     noxfile.store(table, rows, "chapter")
     noxfile.store(table, [dict(chapter="02_b", seconds=7, passed=True)], "chapter")
     assert table.read_text() == "chapter,seconds,passed\n01_a,3,True\n02_b,7,True\n03_c,0,False\n"
+
+
+def test_sphinx_alone_gets_the_settings_of_jupyter_book_without_its_extensions():
+    settings = noxfile.sphinx_settings()
+    assert {"myst_nb", "fresh_outputs", "sphinx_external_toc"} <= set(settings["extensions"])
+    assert not [name for name in settings["extensions"] if "jupyter" in name]
+    places = [settings["external_toc_path"], settings["html_favicon"]]
+    for name in ("templates_path", "html_static_path", "html_extra_path"):
+        places += settings[name]
+    assert len(places) == 5 and all(Path(place).exists() and Path(place).is_absolute() for place in places)
