@@ -26,7 +26,7 @@ from damm_lite.unet import ResBlock
 
 
 class TrainingStep:
-    """A step of training of `tumour-64`: loss, gradients, optimiser, in float32.
+    """A step of training of `tumour-64`: loss, gradients, optimiser, in float32 (on a GPU convolutions in TF32).
 
     It takes the same `batch` simulated patches of `side` x `side` pixels every
     time, on the first GPU, else on the CPU, and returns their loss (), before
@@ -78,7 +78,7 @@ class ReadsEveryLoss(TrainingStep):
 
 
 class UnfusedOptimizer(TrainingStep):
-    """AdamW as a loop over the weights, some ten operations for each of them."""
+    """AdamW as a loop over the tensors of weights, some ten operations for each."""
 
     def __init__(self, batch: int = 32, side: int = 64):
         super().__init__(batch, side)
@@ -105,7 +105,7 @@ class ExactProducts(TrainingStep):
 
 
 class BFloat16(TrainingStep):
-    """Autocast: products and convolutions in bfloat16, norms and the loss in float32."""
+    """Autocast: convolutions and products in bfloat16; what else is, depends on the device."""
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -121,7 +121,7 @@ class Compiled(TrainingStep):
 
 
 class Graphs(TrainingStep):
-    """Compiled, and recorded as CUDA graphs: all operations start at one call of the CPU."""
+    """Compiled, with forward and backward pass as CUDA graphs: one call of the CPU starts all operations of each."""
 
     def __init__(self, batch: int = 32, side: int = 64):
         super().__init__(batch, side)
@@ -157,7 +157,7 @@ class Recomputed(TrainingStep):
 
 
 class Loads(TrainingStep):
-    """The batch is stacked anew for each step, here, or ahead of time by `workers` processes, and then prepared."""
+    """Patches are stacked for each step, here or ahead of time by `workers` processes, and prepared here."""
 
     def __init__(self, batch: int = 32, side: int = 64, workers: int = 0):
         super().__init__(batch, side)
