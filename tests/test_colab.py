@@ -39,13 +39,16 @@ if not (ROOT / ".git").exists():
 
 def with_dependencies(names):
     """The installed distributions of these names, and all that they need: {canonical name: distribution}."""
-    found, wanted = {}, list(names)
+    found, wanted, done = {}, [Requirement(name) for name in names], set()
     while wanted:
-        name = canonicalize_name(wanted.pop())
-        if name not in found:
-            found[name] = distribution(name)
-            needs = map(Requirement, found[name].requires or ())
-            wanted += [need.name for need in needs if not need.marker or need.marker.evaluate({"extra": ""})]
+        need = wanted.pop()
+        name = canonicalize_name(need.name)
+        found[name] = distribution(name)
+        for extra in {"", *need.extras}:  # PyTorch for CUDA names NVIDIA's libraries as extras of one package
+            if (name, extra) not in done:
+                done.add((name, extra))
+                needs = map(Requirement, found[name].requires or ())
+                wanted += [each for each in needs if not each.marker or each.marker.evaluate({"extra": extra})]
     return found
 
 

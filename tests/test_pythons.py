@@ -137,6 +137,6 @@ def test_sphinx_alone_gets_the_settings_of_jupyter_book_without_its_extensions()
     assert {"myst_nb", "fresh_outputs", "sphinx_external_toc"} <= set(settings["extensions"])
     assert not [name for name in settings["extensions"] if "jupyter" in name]
     places = [settings["external_toc_path"], settings["html_favicon"]]
-    for name in ("templates_path", "html_static_path", "html_extra_path"):
+    for name in ("templates_path", "html_static_path", "html_extra_path", "bibtex_bibfiles"):
         places += settings[name]
-    assert len(places) == 5 and all(Path(place).exists() and Path(place).is_absolute() for place in places)
+    assert len(places) == 6 and all(Path(place).exists() and Path(place).is_absolute() for place in places)

@@ -10,7 +10,7 @@ colab     Each chapter from its notebook alone, with Colab's versions (tests/col
 sphinx    The site by the newest Sphinx, without jupyter-book, whose extensions and settings are taken over. Chapters
           run with the packages of .venv. Written: the site, in _build/sphinx/html, and conf.py beside it.
 
-All fail where a test fails, colab where its Python is not here, and sphinx where a chapter fails.
+All fail where a test fails, colab where its Python is not here, and sphinx where it warns.
 """
 
 import datetime
@@ -112,7 +112,7 @@ def sphinx(session: nox.Session) -> None:
     chapters.write_text(f"import site; site.addsitedir({here!r})\n")  # whose packages come after those just installed
     lines = [f"{name} = {value!r}\n" for name, value in settings.items()]
     (place / "conf.py").write_text("".join([f"import sys\nsys.path.insert(0, {str(BOOK / '_ext')!r})\n", *lines]))
-    session.run("python", "-m", "sphinx", "-c", place, BOOK, place / "html", env={"OMP_NUM_THREADS": "1"})
+    session.run("python", "-m", "sphinx", "-W", "-c", place, BOOK, place / "html", env={"OMP_NUM_THREADS": "1"})
 
 
 def sphinx_settings() -> dict:
@@ -120,7 +120,7 @@ def sphinx_settings() -> dict:
     toc = {"external_toc_path": str(ROOT / "_toc.yml"), "latex_individualpages": False}
     settings, _ = get_final_config(user_yaml=ROOT / "_config.yml", sourcedir=BOOK, cli_config=toc)
     del settings["use_jupyterbook_latex"]
-    for name in ("templates_path", "html_static_path", "html_extra_path"):
+    for name in ("templates_path", "html_static_path", "html_extra_path", "bibtex_bibfiles"):
         settings[name] = [str(BOOK / path) for path in settings[name]]
     settings["html_favicon"] = str(BOOK / settings["html_favicon"])
     settings["nb_execution_cache_path"] = str(ROOT / "_build" / ".jupyter_cache")  # that of `make book`

@@ -26,7 +26,8 @@ from damm_lite.unet import ResBlock
 
 
 class TrainingStep:
-    """A step of training of `tumour-64`: loss, gradients, optimiser, in float32 (on a GPU convolutions in TF32).
+    """A step of training of `tumour-64`: loss, gradients, optimiser, in float32
+    (on a GPU convolutions in TF32).
 
     It takes the same `batch` simulated patches of `side` x `side` pixels every
     time, on the first GPU, else on the CPU, and returns their loss (), before
@@ -105,7 +106,7 @@ class ExactProducts(TrainingStep):
 
 
 class BFloat16(TrainingStep):
-    """Autocast: convolutions and products in bfloat16; what else is, depends on the device."""
+    """Autocast: convolutions and products in bfloat16."""
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -113,7 +114,7 @@ class BFloat16(TrainingStep):
 
 
 class Compiled(TrainingStep):
-    """`torch.compile`: neighbouring operations become one, which reads and writes once."""
+    """`torch.compile`: neighbouring operations become one."""
 
     def __init__(self, batch: int = 32, side: int = 64):
         super().__init__(batch, side)
@@ -145,15 +146,16 @@ class Accumulated(TrainingStep):
 
 
 class Recomputed(TrainingStep):
-    """Activation checkpointing: of a residual block only the input is kept, and the backward pass computes the rest
-    once more.
+    """Activation checkpointing: a residual block keeps its input alone, and
+    the backward pass computes the rest once more.
     """
 
     def __init__(self, batch: int = 32, side: int = 64):
         super().__init__(batch, side)
+        recomputed = partial(checkpoint, use_reentrant=False)
         for block in self.model.modules():
             if isinstance(block, ResBlock):
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+                block.forward = partial(recomputed, block.forward)
 
 
 class Loads(TrainingStep):
