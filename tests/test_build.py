@@ -124,6 +124,8 @@ def test_chapters_follow_what_they_reach():
     assert {"predict", "gates", "damm", "fusion", "unet", "samplers", "tumours.simulate"} <= found
     assert not {"train", "whole_slide", "brains.synthetic", "experiments.factors", "tumours.fluorescence"} & found
     assert "brains.synthetic" in fresh_outputs.reached("from damm_lite.brains.synthetic import later", package)
+    found = fresh_outputs.reached("from damm_lite.experiments import (\n    ladder,\n    statistics,\n)", package)
+    assert {"experiments.ladder", "train"} <= found and "experiments.factors" not in found
     everything = fresh_outputs.reached("from damm_lite.experiments.measure import GATES", package)
     assert everything is None, "measure.py imports damm_lite as a whole"
 

@@ -16,7 +16,7 @@ from jupyter_cache import get_cache
 
 ROOT = Path(__file__).parents[2]
 ALWAYS = ["data/**/*", "constraints.txt"]
-NAME = re.compile(r"\b(?:dl|damm_lite)((?:\.[A-Za-z_]\w*)+)|from damm_lite((?:\.\w+)*) import")
+NAME = re.compile(r"\b(?:dl|damm_lite)((?:\.[A-Za-z_]\w*)+)|from damm_lite((?:\.\w+)*) import (\([^)]*\)|.+)")
 
 
 def modules_in(package):
@@ -52,9 +52,11 @@ def imported_by(path, modules, here):
 def reached(code, package):
     """The names of the package's modules on which some code depends; None where that cannot be told."""
     modules, todo = modules_in(package), []
-    for dotted, source in NAME.findall(code):
-        if source or "import" in dotted:
-            todo.append(source.lstrip("."))
+    for dotted, source, imported in NAME.findall(code):
+        if imported:
+            source = source.lstrip(".")
+            inner = (f"{source}.{name}".lstrip(".") for name in re.findall(r"\w+", imported))
+            todo += [source, *(name for name in inner if name in modules)]
             continue
         module = ""
         for part in dotted.lstrip(".").split("."):
