@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bench_machine
 import damm_lite as dl
+from damm_lite.data import generator_of
 from damm_lite.experiments import ladder
+from damm_lite.train import StepSampler
 
 
 def test_sides_take_turns_and_the_first_round_does_not_count(monkeypatch):
@@ -112,10 +114,19 @@ def test_every_rung_makes_the_same_step_in_its_own_way(tmp_path, monkeypatch):
     monkeypatch.setattr(ladder, "RUNGS", {name: make for name, make in ladder.RUNGS.items() if name != "compiled"})
     rows = pd.DataFrame(bench_machine.rungs(1, 8, 32)).set_index("rung")
     plain = rows.loss["as it is"]
-    assert rows.loss.drop(["bfloat16", "two half batches"]).tolist() == pytest.approx([plain] * 7, rel=1e-5)
+    assert rows.loss.drop(["bfloat16", "two half batches"]).tolist() == pytest.approx([plain] * 8, rel=1e-5)
     assert plain != rows.loss["bfloat16"] == pytest.approx(plain, rel=0.02)
     assert plain != rows.loss["two half batches"] == pytest.approx(plain, rel=1)
     assert (rows.images > 0).all() and (rows.side == 32).all() and (rows.batch == 8).all()
+
+
+def test_the_plain_step_has_the_loss_of_the_training_it_stands_for():
+    step, config = ladder.TrainingStep(4, 16), dl.TrainConfig(num_steps=1, batch_size=4)
+    (order,) = StepSampler(4, config)
+    images = dl.stack(step.patches[i] for i in order)
+    step.ready = dl.prepare(step.schedule, step.model.prediction, images, generator_of(config.seed, 1))
+    trained = next(dl.train(*dl.load_pretrained("tumour-64"), step.patches, config, progress=False))
+    assert float(step()) == pytest.approx(trained.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize(

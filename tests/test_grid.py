@@ -185,9 +185,8 @@ def kills(number):
 def test_on_a_cluster_too_and_a_job_that_kills_its_workers_is_given_up(tmp_path, bad, said):
     distributed = pytest.importorskip("distributed")
     jobs = [Job((f"run-{i}",), bad if i == 1 else well, (i,)) for i in range(3)]
-    enough = dict(
-        n_workers=5, threads_per_worker=1, dashboard_address=None
-    )  # a job may kill four, and one must be left
+    # A job may kill four workers, and one must be left.
+    enough = dict(n_workers=5, threads_per_worker=1, dashboard_address=None)
     with distributed.LocalCluster(**enough) as cluster, pytest.raises(RuntimeError, match=said):
         run_jobs(jobs, tmp_path, cluster.scheduler_address)
     done = {path.stem for path in tmp_path.iterdir()}

@@ -192,7 +192,7 @@ def reverse_step(side: int, batch: int) -> Callable:
 
 def rungs(repeats: int = 5, batch: int = 32, side: int = 64) -> Iterator[dict]:
     """A row for each way to make a step of training faster or smaller, alone: images a second, GiB, and the loss."""
-    for name, make in (ladder.RUNGS | (ladder.ON_GPU if ON_GPU else {})).items():
+    for name, make in (ladder.RUNGS | (ladder.GPU_RUNGS if ON_GPU else {})).items():
         (seconds, loss), peak = apart(partial(time_step, make, batch, side, repeats))
         yield dict(rung=name, side=side, batch=batch, images=batch / seconds, loss=loss, memory=peak)
 

@@ -42,6 +42,10 @@ class TrainingStep:
         self.ready = self.prepared(stack(self.patches))
         self.network = self.model
         self.optimizer = AdamW(self.model.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+        self.change()
+
+    def change(self) -> None:
+        """What a variant sets up otherwise; here nothing."""
 
     def prepared(self, batch: dict) -> dict[str, Tensor]:
         """A stacked batch with noise and mismatches, which are always the same, on the device."""
@@ -81,16 +85,14 @@ class ReadsEveryLoss(TrainingStep):
 class UnfusedOptimizer(TrainingStep):
     """AdamW as a loop over the tensors of weights, some ten operations for each."""
 
-    def __init__(self, batch: int = 32, side: int = 64):
-        super().__init__(batch, side)
+    def change(self) -> None:
         self.optimizer = AdamW(self.model.parameters(), weight_decay=WEIGHT_DECAY, foreach=False)
 
 
 class ChannelsLast(TrainingStep):
     """The channels of a pixel lie side by side in memory."""
 
-    def __init__(self, batch: int = 32, side: int = 64):
-        super().__init__(batch, side)
+    def change(self) -> None:
         self.model.to(memory_format=torch.channels_last)
         self.ready = {
             key: x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for key, x in self.ready.items()
@@ -116,16 +118,14 @@ class BFloat16(TrainingStep):
 class Compiled(TrainingStep):
     """`torch.compile`: neighbouring operations become one."""
 
-    def __init__(self, batch: int = 32, side: int = 64):
-        super().__init__(batch, side)
+    def change(self) -> None:
         self.network = torch.compile(self.model)
 
 
 class Graphs(TrainingStep):
     """Compiled, with forward and backward pass as CUDA graphs: one call of the CPU starts all operations of each."""
 
-    def __init__(self, batch: int = 32, side: int = 64):
-        super().__init__(batch, side)
+    def change(self) -> None:
         self.network = torch.compile(self.model, mode="reduce-overhead")
 
 
@@ -150,8 +150,7 @@ class Recomputed(TrainingStep):
     the backward pass computes the rest once more.
     """
 
-    def __init__(self, batch: int = 32, side: int = 64):
-        super().__init__(batch, side)
+    def change(self) -> None:
         recomputed = partial(checkpoint, use_reentrant=False)
         for block in self.model.modules():
             if isinstance(block, ResBlock):
@@ -182,8 +181,9 @@ RUNGS: dict[str, Callable[[int, int], TrainingStep]] = {
     "channels last": ChannelsLast,
     "bfloat16": BFloat16,
     "compiled": Compiled,
+    "as it is, again": TrainingStep,  # how much the machine itself varies
 }
-ON_GPU: dict[str, Callable[[int, int], TrainingStep]] = {
+GPU_RUNGS: dict[str, Callable[[int, int], TrainingStep]] = {
     "compiled, CUDA graphs": Graphs,
     "no TF32": ExactProducts,
 }  # what a CPU does not have
