@@ -6,7 +6,6 @@ import torch
 
 import damm_lite as dl
 from damm_lite.experiments import evaluate, measure
-from damm_lite.tumours.synthetic import DIVERGENCES
 
 
 def batch(n=3):
@@ -55,11 +54,3 @@ def test_parts_are_kept_for_these_weights_alone(tmp_path, monkeypatch):
         manifest.write_text(f"{weights}\nweights/brain-64 {len(found)}\n")
         found.append(measure.kept("part", make).x[0])
     assert found == [1, 1, 2]
-
-
-def test_external_tissue_is_repeatable_and_all_its_kinds_come_up():
-    items = [measure.external_item(index) for index in range(40)]
-    again = measure.external_item(7)
-    assert all(torch.equal(items[7][key], again[key]) for key in ("target", "primary", "secondary"))
-    assert {item["kind"] for item in items} == {"none", *DIVERGENCES}
-    assert sum(item["kind"] == "none" for item in items) > 10

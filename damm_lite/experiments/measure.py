@@ -16,8 +16,7 @@ dial.csv has a row for each kind and strength of divergence and each of 128
 patches, which are the same throughout, and the scores of one sample of five
 steps and of the mean of four. Strength is in µm for "shift", a fraction of the
 patch for "dropout" and "necrosis". steps.csv has DAMM's scores for 1 to 1000
-sampling steps, external.csv those of both branches and of DAMM on tissue
-unlike any in training.
+sampling steps.
 """
 
 import argparse
@@ -36,7 +35,6 @@ from damm_lite.atomic import atomic_write
 from damm_lite.experiments.runs import sample_unet
 from damm_lite.tumours.simulate import Physics
 from damm_lite.tumours.synthetic import (
-    DIVERGENCES,
     HELD_OUT_SEED,
     consistent_pair,
     dropout_pair,
@@ -45,7 +43,7 @@ from damm_lite.tumours.synthetic import (
     shift_pair,
 )
 
-SIZE, DIAL_SEED, EXTERNAL_SEED = 64, 2_000_001, 3_000_001
+SIZE, DIAL_SEED = 64, 2_000_001
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, MANIFEST = ROOT / "data" / "results", ROOT / "damm_lite" / "manifest.txt"
 KEPT = ROOT / "_build" / "measured"  # parts of tables
@@ -203,41 +201,10 @@ def measure_steps(n: int) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def external_item(index: int) -> dict:
-    """A patch of other tissue: few vessels or many, other constants of
-    transport, noise in both images.
-    """
-    rng = np.random.default_rng([EXTERNAL_SEED, index])
-    physics = Physics(
-        diffusivity=rng.uniform(0.7, 1.4),
-        hindrance=rng.uniform(1.5, 2.5),
-        clearance=rng.uniform(2e-4, 4.5e-4),
-        uptake=rng.uniform(1.4e-3, 2.8e-3),
-        leakage=rng.uniform(3.5e-2, 7e-2),
-    )
-    kind = str(rng.choice(["none"] * len(DIVERGENCES) + list(DIVERGENCES)))
-    vessels = dl.simulate_vessels(rng, SIZE, density=rng.choice([150.0, 400.0]))
-    nuclei = dl.simulate_nuclei(rng, vessels)
-    imaged, acting = DIVERGENCES.get(kind, consistent_pair)(rng, vessels, nuclei, physics)
-    images = {"target": dl.simulate_nanoparticles(vessels, acting, physics)}
-    for name, image in (("primary", vessels), ("secondary", imaged)):
-        images[name] = (image + rng.normal(0, 0.02, image.shape)).clip(0, 1)
-    return {name: dl.to_tensor(image) for name, image in images.items()} | dict(kind=kind)
-
-
-def measure_external(n: int) -> pd.DataFrame:
-    """The table of external.csv."""
-    batch = dl.stack([external_item(index) for index in range(n)])
-    columns = scored_gates("external", "tumour-64", batch, ("uni", "multi", "damm"))
-    return pd.DataFrame({"index": range(n)}).join(columns)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", help="which to make: patches, dial, steps, external; default all")
-    parser.add_argument(
-        "--patches", type=int, default=256, help="half as many for dial.csv and external.csv, a sixteenth for steps.csv"
-    )
+    parser.add_argument("tables", nargs="*", help="which to make: patches, dial, steps; default all")
+    parser.add_argument("--patches", type=int, default=256, help="half as many for dial.csv, a sixteenth for steps.csv")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     n = arguments.patches
@@ -245,7 +212,6 @@ def main() -> None:
         "patches": (measure_patches, n),
         "dial": (measure_dial, n // 2),
         "steps": (measure_steps, n // 16),
-        "external": (measure_external, n // 2),
     }
     if unknown := set(arguments.tables) - set(makers):
         parser.error(f"tables: expected {', '.join(makers)}, got {', '.join(unknown)}")

@@ -49,6 +49,7 @@ from damm_lite.experiments.runs import Kept
 from damm_lite.gates import upsample
 from damm_lite.metrics import mae, psnr, ssim
 from damm_lite.predict import predict
+from damm_lite.tumours.simulate import Physics
 from damm_lite.tumours.synthetic import DIVERGENCES, SyntheticTumours
 
 PROTOCOL = Path(__file__).resolve().parents[2] / "book" / "protocol.md"
@@ -63,10 +64,10 @@ def seed_of(protocol: Path) -> int:
     return int(hashlib.sha256(protocol.read_bytes()).hexdigest()[:15], 16)
 
 
-def field_patches(count: int, size: int, seed: int) -> dict:
+def field_patches(count: int, size: int, seed: int, physics: Physics | None = None) -> dict:
     """`count` patches as one batch: the first half of each eight consistent, then one of each kind of divergence."""
     wanted = (["none"] * len(DIVERGENCES) + list(DIVERGENCES)) * (count // (2 * len(DIVERGENCES)))
-    found, drawn = {kind: [] for kind in wanted}, SyntheticTumours(100 * count, size, seed)
+    found, drawn = {kind: [] for kind in wanted}, SyntheticTumours(100 * count, size, seed, physics=physics)
     for item in drawn:
         if len(found[item["kind"]]) < wanted.count(item["kind"]):
             found[item["kind"]].append(item)
