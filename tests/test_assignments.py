@@ -17,6 +17,7 @@ from nbclient import NotebookClient
 import grade
 import make_assignments
 import sandbox
+from cheating import read
 from course import Assignment, Rules, read_students, variant
 from submissions import Submission
 
@@ -168,6 +169,21 @@ def test_every_assignment_says_what_it_takes(master):
     assert points == [int(question["points"]) for question in questions]
     assert sum(points) == int(re.search(r"\*\*Points\*\* (\d+)", title)[1])
     assert any(question.get("manual") == "true" for question in questions)
+
+
+@needs_masters
+def test_what_the_page_saves_needs_nothing_but_its_answers():
+    """Public tests of A5 in a notebook that holds the list of settings alone, as the playground makes it."""
+    (master,) = (path for path in MASTERS if path.stem.startswith("a5"))
+    own, tests = read(master)
+    (answers,) = (code for code in own if "answers = [" in code)
+    settings = re.search(r"answers = \[.*?^\]", answers, re.S | re.M)[0]
+    public = [code for question in tests.values() for points, code in question if points == 0]
+    assert len(public) == 4
+    for code in public:
+        exec(settings + "\n" + code, {})
+        with pytest.raises(AssertionError):
+            exec("answers = [dict(network='x', gate='all', right=0, low=1, high=0)]\n" + code, {})
 
 
 def test_a_master_that_fails_its_own_test_is_refused(tmp_path):

@@ -152,6 +152,18 @@ CHEATS = {
         head_auroc = lambda *_, **__: 1.0
         trained = lambda head_class, seed, num_steps=0: head_class(48)
     """,
+    ("a2", "q6", "differences are invented", 3): """
+        differences = [0.011, 0.012, 0.01, 0.013, 0.011]
+    """,
+    ("a2", "q6", "the training is invented", 3): """
+        def evaluated(fusion, seed):
+            return 0.85 if fusion is dl.MMFM else 0.86
+        differences = [0.01] * 5
+    """,
+    ("a4", "q2", "gains are invented", 2): """
+        gains = [0.01, 0.011, 0.009, 0.01, 0.012]
+        interval = paired_t(gains)
+    """,
     ("a4", "q1", "a number that equals all", 0): """
         class Agreeable(float):
             def __sub__(self, other):
@@ -205,6 +217,21 @@ CHEATS = {
             return -primary
         given = iter([0.5, 1.0, 0.0, 0.0])
         score = lambda *_: next(given) + divergent_patches(1, 0)["target"].abs()
+    """,
+    ("a5", "q1", "one band for everything", 0): """
+        answers = [row | {"low": 0.0, "high": 2.0} for row in answers]
+    """,
+    ("a5", "q1", "bands that no number is outside of", 0): """
+        answers = [row | {"low": float("nan"), "high": float("nan")} for row in answers]
+    """,
+    ("a5", "q2", "many bands, of which one will hold", 0): """
+        answers = [row | {"low": k / 25, "high": (k + 1) / 25} for row in answers for k in range(10)]
+    """,
+    # The setting is as good as before; what is claimed of it is not true.
+    ("a5", "q4", "a band that nobody measured", 2): """
+        answers = [
+            row | {"low": 0.0, "high": 0.01} if row["gate"] == "pixel" else row for row in answers
+        ]
     """,
     # A fair entry, but one that the book prints.
     ("a4", "q4", "the gate of chapter 8, verbatim", 2): """

@@ -95,14 +95,15 @@ def test_the_command_scores_other_seeds_sizes_and_physics(tmp_path, monkeypatch,
 
 def test_ship_stores_what_the_study_trained(tmp_path):
     study, weights = tmp_path / "study", tmp_path / "weights"
-    for training, _ in elsewhere.NETWORKS.values():
+    trainings = [*(training for training, _ in elsewhere.NETWORKS.values()), *elsewhere.ABLATIONS]
+    for training in trainings:
         name = elsewhere.weights_name(training)
         model, schedule = dl.load_pretrained(name)
         folder = study / "clean" / f"{name.removeprefix('study-')}-0"
         folder.mkdir(parents=True)
         dl.save_checkpoint(folder / "model.safetensors", model, schedule, seed=0, steps=3, device="cpu")
     elsewhere.ship(study, weights)
-    for training, _ in elsewhere.NETWORKS.values():
+    for training in trainings:
         name = elsewhere.weights_name(training)
         shipped, _ = dl.load_checkpoint(weights / f"{name}.safetensors")
         expected, _ = dl.load_pretrained(name)

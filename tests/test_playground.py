@@ -4,34 +4,41 @@ import gzip
 import re
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 
 import damm_lite as dl
 from browser import ELSEWHERE, HTML, SCRIPTS, answer, chromium, served
+from damm_lite.gates import upsample
 from damm_lite.tumours.simulate import simulate_nanoparticles, simulate_nuclei
-from export_onnx import NUM_DRAWS, NUM_STEPS, NUM_TISSUES, SIZE, browser_model
+from export_onnx import NETWORKS, NUM_DRAWS, NUM_STEPS, NUM_TISSUES, browser_model
 from test_browser import SET_THEME, violations
 
 FOLDER = HTML / "playground"
-DENOISE = """async ([primary, secondary, seed]) => {
+DENOISE = """async ([name, choice, primary, secondary, seed]) => {
     const base = new URL("playground/", document.baseURI);
     const { denoise, loadNetwork, loadRuntime } = await import(new URL("denoise.js", base));
     const { noise } = await import(new URL("random.js", base));
-    const settings = await (await fetch(new URL("playground.json", base))).json();
+    const shared = await (await fetch(new URL("playground.json", base))).json();
+    const settings = { ...shared, ...shared.networks.find((network) => network.name === name) };
     const { runtime } = document.querySelector("script[data-runtime]").dataset;
-    const network = await loadNetwork(await loadRuntime(new URL(runtime, document.baseURI).href), base);
+    const ort = await loadRuntime(new URL(runtime, document.baseURI).href);
+    const network = await loadNetwork(ort, new URL(`${name}/`, base));
     const first = noise(seed, settings.size ** 2);
     const steps = [];
     const images = [primary, secondary].map((image) => Float32Array.from(image));
-    for await (const step of denoise(network, settings, ...images, first)) {
+    for await (const step of denoise(network, settings, choice, ...images, first)) {
         const { uni, multi, map, branch, x0 } = step;
         steps.push({ uni: [...uni], multi: [...multi], map: [...map], branch, x0: [...x0] });
     }
     return { noise: [...first], steps };
 }"""
+SIZE = {offered.name: offered.size for offered in NETWORKS}
+PAPER = {"gate": "damm", "gamma": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -60,57 +67,78 @@ def page(browser, site):
     assert not refused
 
 
-def in_pytorch(patch, noise):
-    """The same run in PyTorch: (x0, the last step's `DAMMOutput`, the branch of each step)."""
-    model, schedule = browser_model()
+def in_pytorch(patch, noise, name="tumour-64", choice=PAPER):
+    """The same run in PyTorch: (x0, the last step's estimates of both branches and map, the branch of each step)."""
+    model, schedule = browser_model(name)
     primary, secondary = patch["primary"][None], patch["secondary"][None]
-    branches, last = [], []
+    size, branches, last = primary.shape[-1], [], []
 
     def denoiser(xt, t):
         output = model(xt, t, primary, secondary)
-        branches.append("multi" if output.confidence >= 0.5 else "uni")
-        last[:] = [output]
-        return model.prediction.to_x0(schedule, xt, getattr(output, branches[-1]), t).clamp(-1, 1)
+        chosen = "multi" if output.confidence >= choice["gamma"] else "uni"
+        branches.append({"damm": chosen, "pixel": "both"}.get(choice["gate"], choice["gate"]))
+        uni, multi = (model.prediction.to_x0(schedule, xt, x, t) for x in (output.uni, output.multi))
+        last[:] = [uni, multi, output.confidence_map]
+        u = upsample(output.confidence_map[:, None], 4)
+        share = u**2 / (u**2 + (1 - u) ** 2)
+        return {"uni": uni, "multi": multi, "both": share * multi + (1 - share) * uni}[branches[-1]].clamp(-1, 1)
 
     with torch.inference_mode():
-        x0 = dl.ddim_sampler(denoiser, schedule, torch.tensor(noise).view(1, 1, SIZE, SIZE), NUM_STEPS)
-    return x0, last[0], branches
+        x0 = dl.ddim_sampler(denoiser, schedule, torch.tensor(noise).view(1, 1, size, size), NUM_STEPS)
+    return x0, last, branches
 
 
-@pytest.mark.parametrize("kind", ["none", "section"])
-def test_the_page_computes_what_pytorch_computes(page, kind):
-    patch = next(p for p in dl.SyntheticTumours(n=40, size=SIZE, seed=7) if p["kind"] == kind)
-    images = [patch[name].flatten().tolist() for name in ("primary", "secondary")]
-    found = page.evaluate(DENOISE, [*images, 3])
+@pytest.mark.parametrize(
+    "name, choice, kind",
+    [
+        ("tumour-64", PAPER, "none"),
+        ("tumour-64", PAPER, "section"),
+        ("study-ours", {"gate": "pixel", "gamma": 0.5}, "dropout"),
+        ("study-ours-addition", {"gate": "multi", "gamma": 0.5}, "shift"),
+        ("study-ours-query-head", {"gate": "damm", "gamma": 0.4}, "section"),
+        ("study-ours-query-head", {"gate": "uni", "gamma": 0.5}, "none"),
+    ],
+)
+def test_the_page_computes_what_pytorch_computes(page, name, choice, kind):
+    patch = next(p for p in dl.SyntheticTumours(n=40, size=SIZE[name], seed=7) if p["kind"] == kind)
+    images = [patch[stain].flatten().tolist() for stain in ("primary", "secondary")]
+    found = page.evaluate(DENOISE, [name, choice, *images, 3])
     noise = np.float32(found["noise"])
-    assert abs(noise.mean()) < 0.05 and abs(noise.std() - 1) < 0.05
+    assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
 
-    x0, output, branches = in_pytorch(patch, noise)
+    x0, estimates, branches = in_pytorch(patch, noise, name, choice)
     assert [step["branch"] for step in found["steps"]] == branches
     last = found["steps"][-1]
-    for name, expected in (("x0", x0), ("uni", output.uni), ("multi", output.multi), ("map", output.confidence_map)):
-        assert np.abs(np.array(last[name]) - expected.flatten().numpy()).max() < 1e-4, name
+    for part, expected in zip(("x0", "uni", "multi", "map"), (x0, *estimates), strict=True):
+        assert np.abs(np.array(last[part]) - expected.flatten().numpy()).max() < 2e-4, part
 
 
-def test_rounded_weights_predict_as_well():
-    batch = dl.stack(dl.SyntheticTumours(n=4, size=SIZE, seed=7))
+@pytest.mark.parametrize("name", SIZE)
+def test_rounded_weights_predict_as_well(name):
+    batch = dl.stack(dl.SyntheticTumours(n=4, size=SIZE[name], seed=7))
     scores = [
         dl.evaluate(dl.predict(model, schedule, batch["primary"], batch["secondary"], num_steps=5).x0, batch["target"])
-        for model, schedule in (browser_model(), dl.load_pretrained("tumour-64"))
+        for model, schedule in (browser_model(name), dl.load_pretrained(name))
     ]
-    assert scores[0]["ssim"] == pytest.approx(scores[1]["ssim"], abs=1e-3)
+    assert scores[0]["ssim"] == pytest.approx(scores[1]["ssim"], abs=2e-3)
 
 
-def test_less_than_six_megabytes_cross_the_network_and_the_button_says_how_many():
+def test_less_than_six_megabytes_cross_the_network_and_the_button_says_how_many(page):
     runtime = SCRIPTS / "onnxruntime-web" / "dist"
-    files = [*runtime.iterdir(), *FOLDER.iterdir()]
-    size = sum(len(gzip.compress(file.read_bytes())) for file in files)
-    assert size < 6e6
-    assert f"Load the network ({size / 1e6:.0f} MB)" in (FOLDER / "playground.js").read_text()
+
+    def megabytes(*folders):
+        return sum(len(gzip.compress(file.read_bytes())) for folder in folders for file in folder.iterdir()) / 1e6
+
+    sizes = [megabytes(FOLDER / name) for name in SIZE]
+    assert megabytes(runtime) + max(sizes) < 6
+    expected = megabytes(runtime) + sizes[0]
+    assert page.locator("button[name=run]").inner_text() == f"Load the network ({expected:.0f} MB) and denoise"
+    assert "const megabytes = this.ort ? 2 : 5;" in (FOLDER / "playground.js").read_text()
+    assert all(1.5 < size < 2.5 for size in sizes)
 
 
 def test_what_the_page_loads_by_itself_is_small():
-    files = [FOLDER.parent / "playground.html", *(file for file in FOLDER.iterdir() if file.suffix != ".onnx")]
+    files = [FOLDER.parent / "playground.html", *filter(Path.is_file, FOLDER.iterdir())]
     assert sum(file.stat().st_size for file in files) < 300e3
 
 
@@ -121,29 +149,28 @@ def test_nothing_is_loaded_before_the_click(page):
 
 
 # Of a tissue that the page offers: its vessels and nuclei, where these act, and the noise of each sample.
-TISSUE = """async ([number, right, samples]) => {
+TISSUE = """async ([size, number, right, samples]) => {
     const base = new URL("playground/", document.baseURI);
     const { randomTissue } = await import(new URL("tissue.js", base));
     const { noise } = await import(new URL("random.js", base));
-    const tissue = Object.assign(randomTissue(64, number), { shift: [right, 0] });
+    const tissue = Object.assign(randomTissue(size, number), { shift: [right, 0] });
     const { primary, secondary, acting } = tissue.images();
-    const noises = Array.from({ length: samples }, (_, k) => [...noise(k + 1, 64 ** 2)]);
+    const noises = Array.from({ length: samples }, (_, k) => [...noise(k + 1, size ** 2)]);
     return [[...primary], [...secondary], [...acting], ...noises];
 }"""
 
 
-def tissue(page, number, right=0):
-    """(vessels, nuclei, moved by `right` pixels, acting nuclei), each (64, 64) in [-1, 1], and noises (4, 64, 64)."""
-    vessels, nuclei, acting, *noises = np.float32(page.evaluate(TISSUE, [number, right, NUM_DRAWS])).reshape(
-        -1, SIZE, SIZE
-    )
+def tissue(page, number, right=0, size=64):
+    """(vessels, nuclei, moved by `right` pixels, acting nuclei), each (H, W) in [-1, 1], and noises (4, H, W)."""
+    found = page.evaluate(TISSUE, [size, number, right, NUM_DRAWS])
+    vessels, nuclei, acting, *noises = np.float32(found).reshape(-1, size, size)
     return vessels, nuclei, acting, np.stack(noises)
 
 
-def stored():
-    """The true maps (T, 64, 64) and the exact draws (T, D, 64, 64), in [0, 1]."""
-    maps = np.frombuffer((FOLDER / "draws.bin").read_bytes(), np.uint8) / 255
-    maps = maps.reshape(NUM_TISSUES, NUM_DRAWS + 1, SIZE, SIZE)
+def stored(size=64):
+    """The true maps (T, H, W) and the exact draws (T, D, H, W), in [0, 1]."""
+    maps = np.frombuffer((FOLDER / f"draws-{size}.bin").read_bytes(), np.uint8) / 255
+    maps = maps.reshape(NUM_TISSUES, NUM_DRAWS + 1, size, size)
     return maps[:, 0], maps[:, 1:]
 
 
@@ -151,12 +178,19 @@ def number_in(page, selector):
     return float(re.search(r"\d\.\d+", page.locator(selector).inner_text())[0])
 
 
-def test_the_true_maps_are_those_of_the_tissues(page):
-    truths, _ = stored()
+@pytest.mark.parametrize("size", [64, 32])
+def test_the_true_maps_are_those_of_the_tissues(page, size):
+    truths, _ = stored(size)
     for number, truth in enumerate(truths, start=1):
-        vessels, _, acting, _ = tissue(page, number)
+        vessels, _, acting, _ = tissue(page, number, size=size)
         expected = simulate_nanoparticles((vessels + 1) / 2, (acting + 1) / 2)
         assert np.abs(truth - expected).max() < 1 / 255
+        if size == 32:  # what assignment A5 is graded on
+            for channel, image in (("CD31", (vessels + 1) / 2), ("DAPI", (acting + 1) / 2), ("QD", expected)):
+                kept = dl.tumours.read_channel(
+                    dl.fetch("playground_tissues") / channel / f"{number:05d}.tif", channel, 2.0
+                )
+                np.testing.assert_allclose(kept, image, atol=1e-4)
 
 
 def test_the_draws_are_draws_for_the_vessels(page):
@@ -240,7 +274,7 @@ def test_it_denoises_on_request(page):
     expected = torch.stack([x0 for x0, _, _ in runs]).std(dim=0).mean()
     assert number_in(page, "[data-panel=sampleSpread]") == pytest.approx(float(expected), abs=6e-4)
     trusting = sum(branches[-1] == "multi" for *_, branches in runs)
-    assert f"of which {trusting} end with the multi-modal branch" in page.locator("[role=status]").inner_text()
+    assert f"of which {trusting} end with the multi-modal branch" in page.locator(".playground-status").inner_text()
     for theme in ("dark", "light"):
         page.evaluate(SET_THEME, theme)
         assert violations(page) == []
@@ -310,7 +344,7 @@ def test_a_broken_network_is_told(browser, tmp_path):
     shutil.copytree(FOLDER, tmp_path / "playground")
     for name in ("playground.html", "_static"):
         (tmp_path / name).symlink_to(HTML / name)
-    (tmp_path / "playground" / "encode.onnx").write_bytes(b"no network")
+    (tmp_path / "playground" / "tumour-64" / "encode.onnx").write_bytes(b"no network")
     with served(tmp_path) as address:
         page = browser.new_page()
         page.set_default_timeout(120_000)
@@ -320,3 +354,61 @@ def test_a_broken_network_is_told(browser, tmp_path):
         page.wait_for_selector("text=The network could not run here")
         assert page.locator("figure.chosen").count() == 0
         page.close()
+
+
+def measured(page, network, gate, right=0, noise=1):
+    """Measure a setting; what the page then says."""
+    page.select_option("select[name=network]", network)
+    page.wait_for_function("(name) => document.querySelector('select[name=network]').value === name", arg=network)
+    page.select_option("select[name=gate]", gate)
+    page.locator("input[name=right]").fill(str(right))
+    page.locator("input[name=noise]").fill(str(noise))
+    page.locator(".playground-measuring").evaluate("(said) => { said.textContent = ''; }")
+    page.click("button[name=measure]")
+    page.wait_for_selector(".playground-measuring:text('Error')", timeout=300_000)
+    return page.locator(".playground-measuring").inner_text()
+
+
+def test_it_measures_all_tissues_and_saves_a_hand_in(page, tmp_path):
+    """One setting, with two noises, beside PyTorch; the notebook holds it with its band."""
+    said = measured(page, "study-ours", "multi", right=12)
+    measured(page, "study-ours", "multi", right=12, noise=2)
+    errors, c = [], []
+    for number in range(1, NUM_TISSUES + 1):
+        vessels, nuclei, acting, noises = tissue(page, number, right=6, size=32)
+        truth = 2 * simulate_nanoparticles((vessels + 1) / 2, (acting + 1) / 2) - 1
+        patch = {"primary": torch.tensor(vessels)[None], "secondary": torch.tensor(nuclei)[None]}
+        choice = {"gate": "multi", "gamma": 0.5}
+        runs = [in_pytorch(patch, noise, "study-ours", choice) for noise in noises]
+        mean = torch.stack([x0 for x0, *_ in runs]).mean(dim=0)[0, 0]
+        errors.append((mean - torch.tensor(truth)).abs().mean())
+        c += [estimates[-1].mean() for _, estimates, _ in runs]
+    found = [float(number) for number in re.findall(r"\d\.\d+", said)]
+    assert found == pytest.approx([np.mean(errors), np.mean(c)], abs=6e-3)
+    assert found[0] == pytest.approx(np.mean(errors), abs=2e-3)  # maps are stored in 8 bits
+
+    cells = page.locator("[data-row=ablation] tbody td").all_inner_texts()
+    assert cells[:4] == ["study-ours", "multi", "12", "1, 2"]
+    for end, value in (("from", "0.05"), ("to", "0.06")):
+        page.fill(f"input[aria-label='band of setting 1, {end}']", value)
+    page.fill("textarea[name=words]", "It misleads.")
+    assert violations(page) == []
+    with page.expect_download() as download:
+        page.click("button[name=save]")
+    assert download.value.suggested_filename == "a5_ablation_in_the_page.ipynb"
+    download.value.save_as(tmp_path / "handed_in.ipynb")
+    notebook = nbformat.read(tmp_path / "handed_in.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    given = {}
+    exec(notebook.cells[1].source, given)
+    expected = dict(network="study-ours", gate="multi", right=12, low=0.05, high=0.06)
+    assert given["answers"] == [expected] and "It misleads." in notebook.cells[2].source
+
+
+def test_what_else_is_begun_ends_a_measurement(page):
+    page.select_option("select[name=network]", "study-ours")
+    page.click("button[name=measure]")
+    page.wait_for_selector("text=/Tissue 2 of 8/", timeout=120_000)
+    page.click("button[name=fresh]")
+    page.wait_for_selector("text=Something else was begun: not measured.")
+    assert page.locator("[data-row=ablation] tbody tr").count() == 0

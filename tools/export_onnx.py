@@ -1,18 +1,21 @@
-"""What the playground loads: python tools/export_onnx.py [network|settings|draws ...] (default: all)
+"""What the playground loads: python tools/export_onnx.py [networks|settings|tissues|draws ...] (default: all)
 
-network    the three parts of `tumour-64` as ONNX. Like the paper's gate, the page encodes first and then decodes only
-           what it needs. Weights are rounded to 9 significant bits and stored as 16-bit floats, so that with
+networks   the three parts of each of `NETWORKS` as ONNX. Like the paper's gate, the page encodes first and then decodes
+           only what it needs. Weights are rounded to 9 significant bits and stored as 16-bit floats, so that with
            onnxruntime-web's own code less than 6 MB cross the network.
-settings   playground.json: steps, colours, how many tissues are offered
-draws      draws.bin, of the tissues that the page offers (its own script draws them, in Node): for each the true map,
-           and exact draws for the same vessels with other nuclei; 8 bits a pixel, 64 x 64 pixels a map
+settings   playground.json: the networks with their steps, colours, how many tissues are offered
+tissues    data/playground_tissues: the smaller tissues that the page offers (its own script draws them, in Node), in
+           the layout of data/tumour_sample; assignment A5 is graded on them
+draws      draws-SIDE.bin, of the tissues that the page offers: for each the true map, and exact draws for the same
+           vessels with other nuclei; 8 bits a pixel
 
-All is written to web/site/playground.
+All but the tissues is written to web/site/playground.
 """
 
 import json
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -25,21 +28,33 @@ import damm_lite as dl
 from damm_lite.damm import Encoded
 from damm_lite.teaching.plotting import COLOURMAPS
 from damm_lite.tumours.simulate import Physics, simulate_nanoparticles, simulate_nuclei
-from make_data import make_named
+from make_data import DATA, make_named, write_field
 
+
+class Offered(NamedTuple):
+    """A network that the page offers, by the name of its weights."""
+
+    name: str
+    size: int  # side of a patch that it was trained on
+    label: str
+
+
+NETWORKS = [
+    Offered("tumour-64", 64, "that of the chapters, 64 × 64 pixels"),
+    Offered("study-ours", 32, "of the study: MMFM, head that reads both streams"),
+    Offered("study-ours-addition", 32, "of the study: addition, head that reads both streams"),
+    Offered("study-ours-query-head", 32, "of the study: MMFM, head that reads the queries"),
+]
 OUT = Path(__file__).resolve().parents[1] / "web" / "site" / "playground"
-SIZE, NUM_STEPS, SIGNIFICANT_BITS = 64, 20, 9
+NUM_STEPS, SIGNIFICANT_BITS = 20, 9
 NUM_TISSUES, NUM_DRAWS, DRAWS_SEED = 8, 4, 11
 UNI, MULTI = ([f"{branch}{i}" for i in range(9)] for branch in ("uni", "multi"))
-TISSUES = f"""import {{ randomTissue }} from "./tissue.js";
-const images = Array.from({{ length: {NUM_TISSUES} }}, (_, k) => randomTissue({SIZE}, k + 1).images());
-console.log(JSON.stringify(images.map(({{ primary, acting }}) => [[...primary], [...acting]])));"""
 
 
 class Encode(nn.Module):
     """xt, t, primary, secondary -> e, both branches' nine features, u."""
 
-    def __init__(self, model):
+    def __init__(self, model: dl.DAMMNet):
         super().__init__()
         self.model = model
 
@@ -62,9 +77,9 @@ class DecodeMulti(Encode):
         return self.model.decode_multi(Encoded(e, [last_uni], list(multi), u))
 
 
-def browser_model() -> tuple[dl.DAMMNet, dl.NoiseSchedule]:
-    """(`tumour-64` as the page computes it, schedule): batch norms folded into convolutions, weights rounded."""
-    model, schedule = dl.load_pretrained("tumour-64")
+def browser_model(name: str) -> tuple[dl.DAMMNet, dl.NoiseSchedule]:
+    """(the network as the page computes it, schedule): batch norms folded into convolutions, weights rounded."""
+    model, schedule = dl.load_pretrained(name)
     model = dl.for_inference(model).to(memory_format=torch.contiguous_format)
     scale = 2**SIGNIFICANT_BITS
     with torch.no_grad():
@@ -101,18 +116,53 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def settings(schedule: dl.NoiseSchedule) -> dict:
-    """What the page must know beside the network: the sampler's steps, the gate, sizes in µm, colours."""
-    steps = dl.timestep_grid(schedule, NUM_STEPS)
-    colours = (np.arange(256) / 255).tolist()
+def write_network(offered: Offered) -> None:
+    """Write the three parts of a network to a folder of its name."""
+    model, _ = browser_model(offered.name)
+    xt, primary, secondary = torch.zeros(3, 1, 1, offered.size, offered.size)  # three: one passed thrice becomes one
+    arguments = (xt, torch.tensor([500]), primary, secondary)
+    with torch.no_grad():
+        e, *features, u = Encode(model)(*arguments)
+    uni, multi = features[:9], features[9:]
+    parts = dict(
+        encode=export(
+            Encode(model), arguments, ["xt", "t", "primary", "secondary"], ["e", *UNI, *MULTI, "confidence_map"]
+        ),
+        decode_uni=export(DecodeUni(model), (e, *uni), ["e", *UNI], ["output"]),
+        decode_multi=export(
+            DecodeMulti(model), (e, uni[-1], u, *multi), ["e", UNI[-1], "confidence_map", *MULTI], ["output"]
+        ),
+    )
+    folder = OUT / offered.name
+    folder.mkdir(exist_ok=True)
+    for name, part in parts.items():
+        onnx.save(part, folder / f"{name}.onnx")
+
+
+def to_x0(model: dl.DAMMNet, schedule: dl.NoiseSchedule, steps: list[int]) -> list[list[float]]:
+    """For each step, what x0 takes of xt and of the network's output: whatever it predicts, x0 is a sum of the two."""
+    zero, one, t = torch.zeros(len(steps), 1, 1, 1), torch.ones(len(steps), 1, 1, 1), torch.tensor(steps)
+    both = [model.prediction.to_x0(schedule, *pair, t).flatten() for pair in ((one, zero), (zero, one))]
+    return torch.stack(both, dim=1).tolist()
+
+
+def settings() -> dict:
+    """What the page must know beside the networks: sampling steps, the gate, sizes in µm, colours."""
+    colours, networks = (np.arange(256) / 255).tolist(), []
+    for offered in NETWORKS:
+        model, schedule = dl.load_pretrained(offered.name)
+        steps = dl.timestep_grid(schedule, NUM_STEPS)
+        sampling = dict(
+            steps=steps, alphas_cumprod=schedule.alphas_cumprod[steps].tolist(), to_x0=to_x0(model, schedule, steps)
+        )
+        networks.append(offered._asdict() | sampling)
     return dict(
-        size=SIZE,
+        networks=networks,
         tissues=NUM_TISSUES,
         draws=NUM_DRAWS,
         pixel=Physics().pixel,
         gamma=dl.DAMMP().gamma,
-        steps=steps,
-        alphas_cumprod=schedule.alphas_cumprod[steps].tolist(),
+        sharpness=dl.SpatialDAMMP().sharpness,
         colours={
             role: (colormaps.get_cmap(colourmap)(colours)[:, :3] * 255).round().astype(int).ravel().tolist()
             for role, colourmap in COLOURMAPS.items()
@@ -121,11 +171,14 @@ def settings(schedule: dl.NoiseSchedule) -> dict:
     )
 
 
-def offered_tissues() -> np.ndarray:
+def offered_tissues(size: int) -> np.ndarray:
     """Vessels and nuclei (T, 2, H, W) in [0, 1] of the tissues that the page offers."""
-    command = ["node", "--input-type=module", "--eval", TISSUES]
+    script = f"""import {{ randomTissue }} from "./tissue.js";
+    const images = Array.from({{ length: {NUM_TISSUES} }}, (_, k) => randomTissue({size}, k + 1).images());
+    console.log(JSON.stringify(images.map(({{ primary, acting }}) => [[...primary], [...acting]])));"""
+    command = ["node", "--input-type=module", "--eval", script]
     drawn = subprocess.run(command, cwd=OUT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return (np.array(json.loads(drawn)).reshape(-1, 2, SIZE, SIZE) + 1) / 2
+    return (np.array(json.loads(drawn)).reshape(-1, 2, size, size) + 1) / 2
 
 
 def exact_maps(tissues: np.ndarray) -> np.ndarray:
@@ -138,30 +191,23 @@ def exact_maps(tissues: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.array(maps)).astype(np.uint8)
 
 
-def write_network() -> None:
-    model, _ = browser_model()
-    xt, primary, secondary = torch.zeros(3, 1, 1, SIZE, SIZE)  # three tensors: one passed thrice would become one input
-    arguments = (xt, torch.tensor([500]), primary, secondary)
-    with torch.no_grad():
-        e, *features, u = Encode(model)(*arguments)
-    uni, multi = features[:9], features[9:]
-    parts = dict(
-        encode=export(
-            Encode(model), arguments, ["xt", "t", "primary", "secondary"], ["e", *UNI, *MULTI, "confidence_map"]
-        ),
-        decode_uni=export(DecodeUni(model), (e, *uni), ["e", *UNI], ["x0"]),
-        decode_multi=export(
-            DecodeMulti(model), (e, uni[-1], u, *multi), ["e", UNI[-1], "confidence_map", *MULTI], ["x0"]
-        ),
-    )
-    for name, part in parts.items():
-        onnx.save(part, OUT / f"{name}.onnx")
+def write_tissues(folder: Path) -> None:
+    """The smaller tissues, as TIFFs."""
+    for field, (vessels, nuclei) in enumerate(offered_tissues(32), start=1):
+        maps = {"CD31": vessels, "DAPI": nuclei, "QD": simulate_nanoparticles(vessels, nuclei)}
+        write_field(folder, field, maps)
+
+
+def write_draws() -> None:
+    for size in sorted({offered.size for offered in NETWORKS}):
+        (OUT / f"draws-{size}.bin").write_bytes(exact_maps(offered_tissues(size)).tobytes())
 
 
 MAKERS = {
-    "network": write_network,
-    "settings": lambda: (OUT / "playground.json").write_text(json.dumps(settings(browser_model()[1])) + "\n"),
-    "draws": lambda: (OUT / "draws.bin").write_bytes(exact_maps(offered_tissues()).tobytes()),
+    "networks": lambda: [write_network(offered) for offered in NETWORKS],
+    "settings": lambda: (OUT / "playground.json").write_text(json.dumps(settings()) + "\n"),
+    "tissues": lambda: write_tissues(DATA / "playground_tissues"),
+    "draws": write_draws,
 }
 
 

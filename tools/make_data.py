@@ -37,17 +37,22 @@ CASES = {  # patient, radius of the glioma in mm
 
 def make_tumours(folder: Path) -> None:
     """Write the fields under `folder`, as CHANNEL/NUMBER.tif."""
-    per_cm = 1e4 / Physics().pixel
-    tags = dict(resolution=(per_cm, per_cm), resolutionunit="CENTIMETER", metadata=None, software=False)
     for field in range(1, FIELDS + 1):
         rng = np.random.default_rng([SEED, field])
         vessels = dl.simulate_vessels(rng, SIZE, density=100.0)
         nuclei = dl.simulate_nuclei(rng, vessels)
         images = {"CD31": vessels, "DAPI": nuclei, "QD": dl.simulate_nanoparticles(vessels, nuclei)}
-        for channel, image in images.items():
-            path = folder / channel / f"{field:05d}.tif"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(path, np.rint(image.astype(float) * 65535).astype(np.uint16), **tags)
+        write_field(folder, field, images)
+
+
+def write_field(folder: Path, field: int, images: dict[str, np.ndarray]) -> None:
+    """Write images (H, W) in [0, 1] as CHANNEL/NUMBER.tif, of 16 bits and 2 µm a pixel."""
+    per_cm = 1e4 / Physics().pixel
+    tags = dict(resolution=(per_cm, per_cm), resolutionunit="CENTIMETER", metadata=None, software=False)
+    for channel, image in images.items():
+        path = folder / channel / f"{field:05d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, np.rint(image.astype(float) * 65535).astype(np.uint16), **tags)
 
 
 def make_brains(folder: Path) -> None:

@@ -41,6 +41,7 @@ NETWORKS = {  # method: (training, what is done with it)
     "concatenation": ("concatenation", draw_unet),
     "diffusion, vessels": ("diffusion, vessels", draw_unet),
 }
+ABLATIONS = ("ours, addition", "ours, query head")  # which ship as well, for the playground
 TISSUES = {  # what differs from the patches that the networks were trained on
     "as in training": {},
     "larger patches": {"size": 64},
@@ -128,9 +129,11 @@ def ahead(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ship(study: Path, weights: Path) -> None:
-    """Store the networks of a study's first seed under the names that `scores` loads."""
+    """Store the networks of a study's first seed under the names that
+    `load_pretrained` knows.
+    """
     weights.mkdir(parents=True, exist_ok=True)
-    for training, _ in NETWORKS.values():
+    for training in (*(training for training, _ in NETWORKS.values()), *ABLATIONS):
         name = weights_name(training)
         path = study / "clean" / f"{name.removeprefix('study-')}-0" / "model.safetensors"
         with safe_open(path, framework="pt") as file:

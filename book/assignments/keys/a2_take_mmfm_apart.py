@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import damm_lite as dl
+from damm_lite.experiments.statistics import equivalence, paired_t
 from judge import near, weights_used
 
 VARIANT = int(os.environ.get("DAMM_VARIANT", "0"))
@@ -113,3 +114,42 @@ def q5_trains(call):
     q5(call)
     losses = call("losses")
     assert len(losses) == 12 and sum(losses[-3:]) < sum(losses[:3])
+
+
+def verdict(differences):
+    if equivalence(differences, 0.005) < 0.05:
+        return "equal"
+    mean, *_, p = paired_t(differences)
+    return "cannot be told apart" if p >= 0.05 else "better" if mean > 0 else "worse"
+
+
+def q6(call):
+    lists = (
+        [0.001, -0.001, 0.002, 0.0, -0.002],
+        [0.002, 0.0025, 0.0015, 0.002, 0.0021],  # not 0, but equal
+        [0.02, 0.025, 0.018, 0.03, 0.022],
+        [-0.02, -0.025, -0.018, -0.03],
+        [0.02, -0.025, 0.018, -0.03, 0.02],
+    )
+    for differences in lists:
+        assert call("verdict", differences) == verdict(differences), f"{differences}: {verdict(differences)}"
+
+
+def mmfm_of_seed(seed):
+    """What `evaluated` makes of MMFM."""
+    patches, schedule = list(dl.SyntheticTumours(256, 16, seed=31, divergent_fraction=0)), dl.shifted_schedule()
+    unseen = dl.stack(dl.SyntheticTumours(32, 16, 32, divergent_fraction=0))
+    torch.manual_seed(seed)
+    network = dl.DAMMNet(dl.UNetConfig(2, 1, (16, 16, 16, 16), 16), prediction=dl.PredictsImage)
+    config = dl.TrainConfig(100, 8, 3e-3, warmup_steps=20, seed=seed)
+    *_, last = dl.train(network, schedule, patches, config, progress=False)
+    x0 = dl.predict(last.ema.eval(), schedule, unseen["primary"], unseen["secondary"], 2, 0, gate="multi").x0
+    return float(dl.ssim(x0, unseen["target"]).mean())
+
+
+def q6_differences(call):
+    given = call("differences")
+    assert near(given, [0.0] * 5, 1.0), "expected five differences of SSIM"
+    own, mmfm = call("of_seed", 3)
+    assert near(mmfm, mmfm_of_seed(3), 0.005), "MMFM, trained here from seed 3, has another score"
+    assert near(given[3], own - mmfm, 0.005), "the difference of seed 3 is another"

@@ -84,3 +84,8 @@ export function spread(images) {
 export function average(values) {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
+
+/** The mean absolute difference of two images. */
+export function distance(image, other) {
+  return average(image.map((value, k) => Math.abs(value - other[k])));
+}

@@ -1,14 +1,24 @@
 /** The page's figure: tissue to edit; below it the network at work on it, and what the simulator says. */
 
+import { Ablation } from "./ablation.js";
 import { denoise, loadNetwork, loadRuntime } from "./denoise.js";
-import { average, coloured, mean, paint, rowHtml, rowsOf, spread } from "./panels.js";
+import { average, coloured, distance, mean, paint, rowHtml, rowsOf, spread } from "./panels.js";
 import { noise } from "./random.js";
 import { randomTissue, Tissue } from "./tissue.js";
 
 const FOLDER = new URL("./", import.meta.url);
+const SAID = { uni: "the uni-modal branch", multi: "the multi-modal branch" };
 const TOOLS = { draw: "Draw a vessel", move: "Move a vessel", place: "Place nuclei", erase: "Erase" };
 
-const FORM = `
+export const GATES = {
+  damm: "DAMMP, one branch for the patch",
+  pixel: "by pixel, both branches mixed",
+  uni: "uni-modal branch alone",
+  multi: "multi-modal branch alone",
+};
+
+const options = (names) => names.map(([value, text]) => `<option value="${value}">${text}</option>`).join("");
+const formOf = (networks) => `
   <div class="playground-edit">
     <canvas class="playground-tissue" tabindex="0" role="application" aria-roledescription="drawing"
       aria-label="Tissue: vessels green, nuclei blue" aria-describedby="playground-keys"></canvas>
@@ -22,35 +32,62 @@ const FORM = `
     <fieldset><legend>Misregister the nuclei</legend>
       <label>right <input type="range" name="right"> <output name="rightText"></output></label>
       <label>down <input type="range" name="down"> <output name="downText"></output></label></fieldset>
+    <fieldset><legend>Network and gate</legend>
+      <label>network <select name="network">${options(networks.map(({ name, label }) => [name, label]))}</select></label>
+      <label>gate <select name="gate">${options(Object.entries(GATES))}</select></label>
+      <label>γ <input type="range" name="gamma" min="0" max="1" step="0.01"> <output name="gammaText"></output></label>
+    </fieldset>
     <div class="playground-buttons">
       <button type="button" name="fresh">New tissue</button> <button type="button" name="clear">Clear</button>
-      <button type="submit" name="run">Load the network (5 MB) and denoise</button>
+      <button type="submit" name="run"></button>
     </div>
   </form>
   <p class="playground-status" role="status"></p>
   <p class="playground-step"></p>`;
 
 class Playground {
-  /** `stored` holds, for each tissue that is offered, the true map and then the exact draws, in bytes. */
-  constructor(root, settings, stored, runtime) {
+  constructor(root, settings, runtime) {
     const rows = rowsOf(settings.draws);
-    root.innerHTML = FORM + Object.entries(rows).map(([name, row]) => rowHtml(name, row)).join("");
-    Object.assign(this, { root, settings, stored, runtime, run: 0, cross: [settings.size / 2, settings.size / 2] });
+    root.innerHTML =
+      formOf(settings.networks) + Object.entries(rows).map(([name, row]) => rowHtml(name, row)).join("");
+    Object.assign(this, { root, shared: settings, runtime, run: 0, networks: {}, loading: {}, stored: {} });
     this.panels = Object.assign({}, ...Object.values(rows).map(([, panels]) => panels));
     this.canvas = root.querySelector(".playground-tissue");
     this.form = root.querySelector("form").elements;
-    this.status = root.querySelector("[role=status]");
+    this.status = root.querySelector(".playground-status");
     this.form.tool.value = "draw";
+    this.form.gamma.value = settings.gamma;
     for (const name of ["right", "down"]) {
       Object.assign(this.form[name], { min: -40, max: 40, step: settings.pixel, value: 0 });
     }
+    this.ablation = new Ablation(root, this);
     this.listen();
-    this.offer(1);
-    this.say("Draw, move, erase; then let the network denoise.");
+  }
+
+  /** Offer the tissues of a network's size; the network itself is loaded when it is asked to denoise. */
+  async use(name) {
+    const run = ++this.run;
+    const settings = { ...this.shared, ...this.shared.networks.find((each) => each.name === name) };
+    const { size } = settings;
+    this.stored[size] ??= new Uint8Array(await (await fetched(`draws-${size}.bin`)).arrayBuffer());
+    if (run === this.run) {
+      Object.assign(this, { settings, network: this.networks[name], cross: [size / 2, size / 2] });
+      const megabytes = this.ort ? 2 : 5;
+      this.form.run.textContent = this.network ? "Denoise again" : `Load the network (${megabytes} MB) and denoise`;
+      this.offer(1);
+      this.say("Draw, move, erase; then let the network denoise.");
+    }
   }
 
   listen() {
-    this.form.fresh.addEventListener("click", () => this.offer((this.number % this.settings.tissues) + 1));
+    this.form.fresh.addEventListener("click", () => {
+      this.offer((this.number % this.settings.tissues) + 1);
+      this.again();
+    });
+    this.form.network.addEventListener("change", () => this.use(this.form.network.value).then(() => this.again()));
+    this.form.gate.addEventListener("change", () => this.again());
+    this.form.gamma.addEventListener("input", () => this.draw());
+    this.form.gamma.addEventListener("change", () => this.again());
     this.form.clear.addEventListener("click", () => this.edit(new Tissue(this.settings.size)));
     for (const name of ["right", "down"]) {
       this.form[name].addEventListener("input", () => this.draw());
@@ -124,18 +161,19 @@ class Playground {
     this.draw();
   }
 
-  /** Edit one of the tissues for which the simulator's draws are stored: number 1, 2, … */
+  /** Edit one of the tissues for which the true map and the simulator's draws are stored: number 1, 2, … */
   offer(number) {
     const tissue = randomTissue(this.settings.size, number);
-    Object.assign(this, { number, offered: tissue.images() });
     const { size, draws } = this.settings;
-    const maps = Array.from({ length: draws + 1 }, (_, k) => {
+    const [truth, ...others] = Array.from({ length: draws + 1 }, (_, k) => {
       const start = ((number - 1) * (draws + 1) + k) * size ** 2;
-      return Float32Array.from(this.stored.subarray(start, start + size ** 2), (byte) => byte / 127.5 - 1);
+      return Float32Array.from(this.stored[size].subarray(start, start + size ** 2), (byte) => byte / 127.5 - 1);
     });
-    this.show("truth", maps[0]);
-    this.showAll("draw", maps.slice(1));
-    this.edit(tissue);
+    Object.assign(this, { number, truth, offered: tissue.images(), tissue });
+    this.show("truth", truth);
+    this.showAll("draw", others);
+    this.draw();
+    this.compare();
   }
 
   edit(tissue) {
@@ -145,7 +183,8 @@ class Playground {
   }
 
   draw() {
-    const { right, down, rightText, downText } = this.form;
+    const { right, down, rightText, downText, gamma, gammaText } = this.form;
+    gammaText.value = Number(gamma.value).toFixed(2);
     this.tissue.shift = [right, down].map((slider) => slider.value / this.settings.pixel);
     [rightText.value, downText.value] = [right, down].map((slider) => `${slider.value} µm`);
     this.images = this.tissue.images();
@@ -192,8 +231,13 @@ class Playground {
     this.status.textContent = text;
   }
 
-  /** After an edit, hide what the simulator said of other tissue, and denoise anew if the network is there. */
+  /** After an edit, hide what the simulator said of other tissue, and denoise anew. */
   edited() {
+    this.compare();
+    this.again();
+  }
+
+  compare() {
     const isOffered = (name) => this.images[name].every((value, k) => value === this.offered[name][k]);
     const row = this.root.querySelector("[data-row=draws]");
     const note = row.querySelector(".playground-note");
@@ -203,74 +247,120 @@ class Playground {
     note.hidden = isOffered("primary");
     row.querySelector(".playground-panels").hidden = !note.hidden;
     this.panel("truth").hidden = !isOffered("acting");
+  }
+
+  /** Denoise, if the network is there. */
+  again() {
     if (this.network) {
       this.start();
     }
   }
 
-  /** Draw all samples, one after the other; give up as soon as a newer run has begun. */
+  choice() {
+    return { gate: this.form.gate.value, gamma: Number(this.form.gamma.value) };
+  }
+
   async start() {
     const run = ++this.run;
     try {
       await this.load();
       this.say("Denoising …");
-      this.root.querySelectorAll("[data-row=samples] figure").forEach((panel) => panel.classList.add("stale"));
       const began = performance.now();
-      const { primary, secondary } = this.images;
-      const samples = [];
-      let [text, trusting] = ["", 0];
-      while (samples.length < this.settings.draws) {
-        const first = noise(samples.length + 1, this.settings.size ** 2);
-        let step;
-        for await (step of denoise(this.network, this.settings, primary, secondary, first)) {
-          await pause();
-          if (run !== this.run) {
-            return;
-          }
-          this.report(step, samples.length + 1);
-        }
-        samples.push(step.x0);
-        trusting += step.branch === "multi";
-        text = this.showAll("sample", samples);
+      const found = await this.sample(run, 1);
+      if (found) {
+        const seconds = ((performance.now() - began) / 1000).toFixed(1);
+        const ends = `, of which ${found.trusting} end with the multi-modal branch`;
+        const off = distance(mean(found.samples), this.truth).toFixed(3);
+        this.say(
+          `Done in ${seconds} s: ${found.samples.length} samples${this.choice().gate === "damm" ? ends : ""}. ` +
+            `Their spread is ${found.spread} on average` +
+            (this.panel("truth").hidden ? "." : `, and their mean is ${off} from the true map.`),
+        );
       }
-      const seconds = ((performance.now() - began) / 1000).toFixed(1);
-      this.say(
-        `Done in ${seconds} s: ${samples.length} samples, of which ${trusting} end with the multi-modal branch. ` +
-          `Their spread is ${text} on average.`,
-      );
     } catch (error) {
       this.say(`The network could not run here: ${error.message}`);
     }
   }
 
+  /** Draw all samples, the first from noise of the seed `first`; nothing as soon as a newer run has begun. */
+  async sample(run, first) {
+    this.root.querySelectorAll("[data-row=samples] figure").forEach((panel) => panel.classList.add("stale"));
+    const { primary, secondary } = this.images;
+    const found = { samples: [], trusting: 0, confidence: 0, spread: "" };
+    for (let k = 0; k < this.settings.draws; k++) {
+      const seeded = noise(first + k, this.settings.size ** 2);
+      let step;
+      for await (step of denoise(this.network, this.settings, this.choice(), primary, secondary, seeded)) {
+        await pause();
+        if (run !== this.run) {
+          return undefined;
+        }
+        this.report(step, k + 1);
+      }
+      found.samples.push(step.x0);
+      found.trusting += step.branch === "multi";
+      found.confidence += step.confidence / this.settings.draws;
+      found.spread = this.showAll("sample", found.samples);
+    }
+    return found;
+  }
+
+  /** Over all tissues, with the nuclei moved to the right as they are now: the error of the samples' mean, and c. */
+  async measure(first, progress) {
+    const run = ++this.run;
+    await this.load();
+    this.form.down.value = 0;
+    const errors = [];
+    const confidences = [];
+    for (let number = 1; number <= this.settings.tissues; number++) {
+      progress(number);
+      this.offer(number);
+      const found = await this.sample(run, first);
+      if (!found) {
+        return undefined;
+      }
+      errors.push(distance(mean(found.samples), this.truth));
+      confidences.push(found.confidence);
+    }
+    return { error: average(errors), confidence: average(confidences) };
+  }
+
   async load() {
-    if (this.network) {
-      return;
+    const { name } = this.settings;
+    if (!this.networks[name]) {
+      this.say("Loading the network …");
+      this.loading[name] ??= this.loaded(name);
+      try {
+        this.networks[name] = await this.loading[name];
+      } finally {
+        this.loading[name] = undefined;
+      }
     }
-    this.say("Loading the network …");
-    this.loading ??= loadRuntime(this.runtime).then((ort) => loadNetwork(ort, FOLDER));
-    try {
-      this.network = await this.loading;
-    } finally {
-      this.loading = undefined;
+    if (name === this.settings.name) {
+      this.network = this.networks[name];
+      this.form.run.textContent = "Denoise again";
     }
-    this.form.run.textContent = "Denoise again";
+  }
+
+  async loaded(name) {
+    this.ort ??= await loadRuntime(this.runtime);
+    return loadNetwork(this.ort, new URL(`${name}/`, FOLDER));
   }
 
   report(step, number) {
     if (number === 1) {
       for (const name of ["xt", "uni", "multi", "map", "x0"]) {
         this.show(name, step[name]);
-        this.panel(name).classList.toggle("chosen", name === step.branch);
+        this.panel(name).classList.toggle("chosen", name === step.branch || (step.branch === "both" && name in SAID));
       }
     }
     this.show(`sample${number}`, step.x0);
-    const { steps, draws, gamma } = this.settings;
-    const sign = step.branch === "multi" ? "≥" : "<";
-    const name = step.branch === "multi" ? "multi-modal" : "uni-modal";
+    const { steps, draws } = this.settings;
+    const { gate, gamma } = this.choice();
+    const compared = gate === "damm" ? ` ${step.branch === "multi" ? "≥" : "<"} γ = ${gamma}` : "";
     this.root.querySelector(".playground-step").textContent =
       `Sample ${number} of ${draws}, step ${step.i + 1} of ${steps.length}: ` +
-      `c = ${step.confidence.toFixed(2)} ${sign} γ = ${gamma}, DAMMP takes the ${name} branch.`;
+      `c = ${step.confidence.toFixed(2)}${compared}, taken: ${SAID[step.branch] ?? "both branches, mixed"}.`;
   }
 }
 
@@ -301,6 +391,7 @@ if (typeof WebAssembly === "undefined") {
     "This browser has no WebAssembly, or has it switched off, so the network cannot run here. " +
     "The chapters show the same, as pictures.";
 } else {
-  const [settings, stored] = await Promise.all([fetched("playground.json"), fetched("draws.bin")]);
-  new Playground(root, await settings.json(), new Uint8Array(await stored.arrayBuffer()), new URL(script.dataset.runtime, document.baseURI).href);
+  const settings = await (await fetched("playground.json")).json();
+  const playground = new Playground(root, settings, new URL(script.dataset.runtime, document.baseURI).href);
+  await playground.use(settings.networks[0].name);
 }

@@ -81,7 +81,7 @@ export function randomTissue(size, seed) {
   const next = uniform(seed);
   const gauss = normal(next);
   const tissue = new Tissue(size);
-  const count = 3 + Math.floor(3 * next());
+  const count = Math.ceil((3 + Math.floor(3 * next())) * (size / 64) ** 2);
   for (let k = 0; k < count; k++) {
     const points = winding(next, gauss, size);
     tissue.vessels.push({ radius: 1.5 + 2 * next(), points });
