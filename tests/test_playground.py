@@ -389,6 +389,8 @@ def test_it_measures_all_tissues_and_saves_a_hand_in(page, tmp_path):
 
     cells = page.locator("[data-row=ablation] tbody td").all_inner_texts()
     assert cells[:4] == ["study-ours", "multi", "12", "1, 2"]
+    both = [float(number) for number in re.findall(r"\d\.\d+", cells[5])]  # mean, lowest, highest
+    assert both[0] == pytest.approx(sum(both[1:]) / 2, abs=1e-4) and found[0] in both[1:]
     for end, value in (("from", "0.05"), ("to", "0.06")):
         page.fill(f"input[aria-label='band of setting 1, {end}']", value)
     page.fill("textarea[name=words]", "It misleads.")
@@ -397,6 +399,8 @@ def test_it_measures_all_tissues_and_saves_a_hand_in(page, tmp_path):
         page.click("button[name=save]")
     assert download.value.suggested_filename == "a5_ablation_in_the_page.ipynb"
     download.value.save_as(tmp_path / "handed_in.ipynb")
+    said = page.locator(".playground-measuring").inner_text()
+    assert said.startswith("Saved, with 1 settings.") and said.endswith("wider than 0.04: 0.")
     notebook = nbformat.read(tmp_path / "handed_in.ipynb", as_version=4)
     nbformat.validate(notebook)
     given = {}

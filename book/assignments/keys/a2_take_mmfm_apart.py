@@ -150,6 +150,7 @@ def mmfm_of_seed(seed):
 def q6_differences(call):
     given = call("differences")
     assert near(given, [0.0] * 5, 1.0), "expected five differences of SSIM"
-    own, mmfm = call("of_seed", 3)
-    assert near(mmfm, mmfm_of_seed(3), 0.005), "MMFM, trained here from seed 3, has another score"
-    assert near(given[3], own - mmfm, 0.005), "the difference of seed 3 is another"
+    for seed in (1, 3):
+        own, mmfm = call("of_seed", seed)
+        assert near(mmfm, mmfm_of_seed(seed), 2e-3), f"MMFM, trained here from seed {seed}, has another score"
+        assert near(given[seed], own - mmfm, 2e-4), f"the difference of seed {seed} is another"

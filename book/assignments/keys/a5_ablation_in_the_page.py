@@ -9,9 +9,9 @@ import damm_lite as dl
 from damm_lite.data import stack
 from damm_lite.tumours import misregister, read_channel
 
-NOISE = 8_650_001  # of the first sample; no page has it
+NOISE = 8_650_001  # of the first sample; change it for a course, with the masters of your own
 NETWORKS = {"ours": "study-ours", "addition": "study-ours-addition", "query": "study-ours-query-head"}
-MOVED, WIDEST, MARGIN, PIXEL = 24, 0.04, 0.004, 2.0  # µm; of a band; of the best setting; µm
+MOVED, WIDEST, MARGIN, PIXEL = 24, 0.04, 0.008, 2.0  # µm; of a band; of the best setting; µm
 TISSUES, STEPS, SAMPLES = 8, 20, 4
 
 
@@ -51,7 +51,9 @@ def rows(call, gate=None):
     found, fits = call("answers"), []
     assert isinstance(found, list), f"answers: expected a list, got {type(found).__name__}"
     for row in found:
-        assert isinstance(row, dict) and row.get("network") in NETWORKS.values(), f"no setting of the page: {row}"
+        assert isinstance(row, dict), f"no setting of the page: {row}"
+        if row.get("network") not in NETWORKS.values():
+            continue  # that of the chapters, which no question asks for
         assert row.get("gate") in ("damm", "pixel", "uni", "multi"), f"no gate of the page: {row}"
         numbers = [row.get(name) for name in ("right", "low", "high", *(["gamma"] if row["gate"] == "damm" else []))]
         assert all(type(x) in (int, float) for x in numbers), f"a number is missing: {row}"
@@ -90,11 +92,9 @@ q2_ours, q2_addition, q2_query = (band_of(short, MOVED) for short in NETWORKS)
 def of_the_gate(call):
     """The settings of question 3: the gate of the paper, at one gamma, in place and moved."""
     settings = [row for row in rows(call, "damm") if row["network"] == NETWORKS["ours"]]
-    for gamma in {row["gamma"] for row in settings}:
-        pair = [row for row in settings if row["gamma"] == gamma and row["right"] in (0, MOVED)]
-        if sorted(row["right"] for row in pair) == [0, MOVED]:
-            return sorted(pair, key=lambda row: row["right"])
-    raise AssertionError("expected study-ours with the gate damm and one gamma, in place and moved")
+    pair = [given(settings, right=right) for right in (0, MOVED)]
+    assert pair[0]["gamma"] == pair[1]["gamma"], "expected one gamma, in place and moved"
+    return pair
 
 
 def q3_bands(call):

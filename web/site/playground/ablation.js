@@ -1,6 +1,7 @@
 /** Below the figure: what was measured on all tissues, by setting, and a hand-in of it for assignment A5. */
 
 const NAME = "a5_ablation_in_the_page";
+const WIDEST = 0.04; // of a band
 const KERNEL = { name: "python3", display_name: "Python 3", language: "python" };
 const HTML = `
   <section data-row="ablation" aria-labelledby="playground-ablation">
@@ -15,6 +16,14 @@ const HTML = `
     <p><label>In words, for question 5 of assignment A5 <textarea name="words" rows="4"></textarea></label>
       <button type="button" name="save">Save the hand-in</button></p>
   </section>`;
+
+/** The mean of several measurements, and the lowest and the highest. */
+function errorsOf(measured) {
+  const errors = measured.map(({ error }) => error);
+  const text = (error) => error.toFixed(4);
+  const mean = text(errors.reduce((sum, error) => sum + error, 0) / errors.length);
+  return errors.length > 1 ? `${mean} (${text(Math.min(...errors))} to ${text(Math.max(...errors))})` : mean;
+}
 
 export class Ablation {
   constructor(root, playground) {
@@ -72,7 +81,7 @@ export class Ablation {
     const mean = (name) => measured.reduce((sum, each) => sum + each[name], 0) / measured.length;
     const gate = setting.gate === "damm" ? `damm, γ = ${setting.gamma}` : setting.gate;
     const noises = measured.map(({ noise }) => noise).join(", ");
-    const cells = [setting.network, gate, setting.right, noises, mean("confidence").toFixed(2), mean("error").toFixed(4)];
+    const cells = [setting.network, gate, setting.right, noises, mean("confidence").toFixed(2), errorsOf(measured)];
     for (const text of cells) {
       row.insertCell().textContent = text;
     }
@@ -86,12 +95,16 @@ export class Ablation {
     return row;
   }
 
-  /** All settings that have a band, as Python writes them. */
+  /** The settings that have a band. */
+  given() {
+    return [...this.settings.values()]
+      .filter(({ band }) => band.every((end) => end !== ""))
+      .map(({ setting, band: [low, high] }) => ({ ...setting, low: Number(low), high: Number(high) }));
+  }
+
+  /** These, as Python writes them. */
   answers() {
-    const given = [...this.settings.values()].filter(({ band }) => band.every((end) => end !== ""));
-    const lines = given.map(({ setting, band: [low, high] }) =>
-      JSON.stringify({ ...setting, low: Number(low), high: Number(high) }),
-    );
+    const lines = this.given().map((row) => JSON.stringify(row));
     return `answers = [\n${lines.map((line) => `    ${line},\n`).join("")}]\n`;
   }
 
@@ -116,5 +129,11 @@ export class Ablation {
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: `${NAME}.ipynb` });
     link.click();
     URL.revokeObjectURL(link.href);
+    const given = this.given();
+    const wrong = given.filter(({ low, high }) => !(high - low >= 0 && high - low <= WIDEST + 1e-9));
+    this.say(
+      `Saved, with ${given.length} settings. Without a band, so not in it: ${this.settings.size - given.length}. ` +
+        `With a band that is turned round or wider than ${WIDEST}: ${wrong.length}.`,
+    );
   }
 }

@@ -25,7 +25,7 @@ export function rowsOf(count) {
         uni: ["target", "uni-modal branch: vessels alone"],
         multi: ["target", "multi-modal branch: with the nuclei"],
         map: ["confidence", "confidence u in the nuclei"],
-        x0: ["target", "prediction: what DAMMP takes"],
+        x0: ["target", "prediction: what the gate takes"],
       },
     ],
     samples: [`${count} samples: other noise each time`, { ...numbered("sample"), ...summary("sample") }],
