@@ -27,7 +27,7 @@ with link.makefile("rw") as judge:
     print(os.getppid(), sys.argv[-1], file=judge, flush=True)
     for line in judge:
         print(line, end="", flush=True)
-        if '"verdict"' not in line:
+        if not line.startswith('{{"verdict"'):
             print(sys.stdin.readline(), end="", file=judge, flush=True)
 """
 CONFIG = re.compile(r'^""" # BEGIN TEST CONFIG\n(.*?)""" +# END TEST CONFIG\n', re.S)

@@ -36,20 +36,29 @@ from damm_lite.train import TrainConfig
 from damm_lite.tumours.synthetic import SyntheticTumours
 
 
-def accelerator_of(tracker: str | None, folder: str | Path, **options: object) -> Accelerator:
+def accelerator_of(
+    tracker: str | None,
+    folder: str | Path,
+    **options: object,
+) -> Accelerator:
     """An `Accelerator` whose `log` writes to `folder`, for `tracker`
     "tensorboard" or any other that accelerate knows; for None it writes
     nothing. Raises ValueError where the tracker is not installed.
     """
     accelerator = Accelerator(log_with=tracker, project_dir=folder, **options)
     if tracker and not accelerator.log_with:
-        raise ValueError(f"tracker: {tracker!r} is not installed: pip install {tracker}")
+        missing = f"{tracker!r} is not installed: pip install {tracker}"
+        raise ValueError(f"tracker: {missing}")
     accelerator.init_trackers("log")
     return accelerator
 
 
 def validation(
-    model: nn.Module, schedule: NoiseSchedule, batch: dict, num_samples: int = 8, num_steps: int = 10
+    model: nn.Module,
+    schedule: NoiseSchedule,
+    batch: dict,
+    num_samples: int = 8,
+    num_steps: int = 10,
 ) -> dict[str, float]:
     """How good the samples for a batch of patches are, their branches mixed at
     every pixel.
@@ -59,7 +68,8 @@ def validation(
     truth were one more sample: sqrt((1 + 1 / S) mean variance).
     """
     images, gate = (batch["primary"], batch["secondary"]), SpatialDAMMP()
-    found = predict(model, schedule, *images, num_steps, 0, gate, num_samples, stochastic)
+    how = num_steps, 0, gate, num_samples, stochastic
+    found = predict(model, schedule, *images, *how)
     samples, target = found.samples.cpu(), batch["target"]
     mean, variance = samples.mean(dim=0), samples.var(dim=0).mean()
     return dict(

@@ -45,6 +45,7 @@ export class Ablation {
 
   /** Measure the setting that is chosen now, and add it to the table. */
   async measure() {
+    await this.playground.using;
     const { form, settings, shared } = this.playground;
     const { gate, gamma } = this.playground.choice();
     const setting = { network: settings.name, gate, right: Number(form.right.value) };

@@ -64,13 +64,19 @@ class Playground {
     this.listen();
   }
 
+  /** Change to a network; whatever runs, and is begun later, waits for `using`. */
+  use(name) {
+    this.run++;
+    this.using = this.changed(name);
+    return this.using;
+  }
+
   /** Offer the tissues of a network's size; the network itself is loaded when it is asked to denoise. */
-  async use(name) {
-    const run = ++this.run;
+  async changed(name) {
     const settings = { ...this.shared, ...this.shared.networks.find((each) => each.name === name) };
     const { size } = settings;
     this.stored[size] ??= new Uint8Array(await (await fetched(`draws-${size}.bin`)).arrayBuffer());
-    if (run === this.run) {
+    if (name === this.form.network.value) {
       Object.assign(this, { settings, network: this.networks[name], cross: [size / 2, size / 2] });
       const megabytes = this.ort ? 2 : 5;
       this.form.run.textContent = this.network ? "Denoise again" : `Load the network (${megabytes} MB) and denoise`;
@@ -326,6 +332,7 @@ class Playground {
   }
 
   async load() {
+    await this.using;
     const { name } = this.settings;
     if (!this.networks[name]) {
       this.say("Loading the network …");
