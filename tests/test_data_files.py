@@ -21,6 +21,8 @@ from damm_lite.brains.cases import split_patients
 from damm_lite.brains.nifti import read_nifti
 from damm_lite.checkpoint import load_pretrained
 from damm_lite.download import fetch
+from damm_lite.experiments.elsewhere import weights_name
+from damm_lite.experiments.methods import Budget
 
 ROOT = Path(__file__).parents[1]
 BRAINS = ROOT / "data" / "brain_sample"
@@ -76,7 +78,11 @@ def test_weights_are_small_and_say_how_they_were_made(path):
     scripts = {"brain": "train_brains", "vessels": "sampling", "study": "study"}
     script = scripts.get(re.match(r"[a-z]+", path.stem)[0], "train_tumours")
     assert f"damm_lite.experiments.{script}" in about["command"]
-    assert script == "study" or ("minutes" in about and path.name in about["command"])
+    if script == "study":
+        training = re.search(r'--only "(.+?)" --seeds 0', about["command"])[1]
+        assert weights_name(training) == path.stem and (about["seed"], about["steps"]) == (0, Budget.steps)
+    else:
+        assert "minutes" in about and path.name in about["command"]
     assert path.stem in (ROOT / "data" / "README.md").read_text()
 
 

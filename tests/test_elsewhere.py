@@ -69,6 +69,9 @@ def test_ahead_is_positive_where_the_first_is_better():
         assert found.loc[("ssim", rival), "difference"] == pytest.approx(place / 10, abs=1e-3)
         assert found.loc[("crps", rival), "difference"] == pytest.approx(place / 10)
         assert found.loc[("psnr", rival), "low"] == pytest.approx(place)
+    assert (found["sign"] == "ahead").all()
+    worse = pd.DataFrame(rows).replace({"method": {elsewhere.FIRST: rivals[0], rivals[0]: elsewhere.FIRST}})
+    assert elsewhere.ahead(worse).set_index(["score", "rival"]).loc[("ssim", rivals[0]), "sign"] == "behind"
 
 
 def test_constants_of_your_own_and_those_that_do_not_exist():
@@ -87,6 +90,10 @@ def test_the_command_scores_other_seeds_sizes_and_physics(tmp_path, monkeypatch,
     table = pd.read_csv(out)
     assert set(table["tissue"]) == {"yours"} and len(table) == 40
     assert "ours, pixel" in capsys.readouterr().out
+    assert set(elsewhere.ahead(table)["sign"]) <= {"ahead", "open", "behind"}
+    with pytest.raises(SystemExit):  # before any work: the file is there
+        elsewhere.main()
+    assert f"--out: expected a new file in a folder that is there, got {out}" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["elsewhere", "--patches", "12"])
     with pytest.raises(SystemExit):
         elsewhere.main()
@@ -95,7 +102,7 @@ def test_the_command_scores_other_seeds_sizes_and_physics(tmp_path, monkeypatch,
 
 def test_ship_stores_what_the_study_trained(tmp_path):
     study, weights = tmp_path / "study", tmp_path / "weights"
-    trainings = [*(training for training, _ in elsewhere.NETWORKS.values()), *elsewhere.ABLATIONS]
+    trainings = [*(training for training, _ in elsewhere.NETWORKS.values()), *elsewhere.FOR_PLAYGROUND]
     for training in trainings:
         name = elsewhere.weights_name(training)
         model, schedule = dl.load_pretrained(name)

@@ -9,7 +9,7 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 import damm_lite as dl
-from damm_lite.experiments import long_run
+from damm_lite.experiments import long_run, methods
 from damm_lite.experiments.methods import Budget
 from damm_lite.experiments.study import field_patches
 
@@ -27,7 +27,7 @@ def test_a_row_for_every_look_and_the_same_numbers_after_an_interruption(tmp_pat
     losses = [float(line) for line in (tmp_path / "whole" / "losses.txt").read_text().split()]
     assert whole["loss"].tolist() == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 3])
 
-    fit = long_run.fit
+    fit = methods.fit
 
     def lost(*arguments, **options):
         for progress in fit(*arguments, **options, save_seconds=0):
@@ -35,11 +35,11 @@ def test_a_row_for_every_look_and_the_same_numbers_after_an_interruption(tmp_pat
             if progress.step == 4:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(long_run, "fit", lost)
+    monkeypatch.setattr(methods, "fit", lost)
     with pytest.raises(KeyboardInterrupt):
         record(tmp_path / "parts")
     assert pd.read_csv(tmp_path / "parts" / "validation.csv")["step"].tolist() == [3]
-    monkeypatch.setattr(long_run, "fit", fit)
+    monkeypatch.setattr(methods, "fit", fit)
     record(tmp_path / "parts")
     record(tmp_path / "parts")  # once more, when all is done
     found = [pd.read_csv(tmp_path / name / "validation.csv").drop(columns="pace") for name in ("whole", "parts")]

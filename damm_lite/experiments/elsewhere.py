@@ -1,6 +1,6 @@
 """The study's first networks on other patches: other seeds, sizes and tissue.
 
-    python -m damm_lite.experiments.elsewhere --out data/results/elsewhere.csv
+    python -m damm_lite.experiments.elsewhere --out _build/elsewhere.csv
     python -m damm_lite.experiments.elsewhere --out mine.csv --seed 5 --size 64 \\
         --patches 64 --physics uptake=4e-3 hindrance=1
     python -m damm_lite.experiments.elsewhere --ship _build/study
@@ -26,7 +26,7 @@ from damm_lite.checkpoint import load_checkpoint, load_pretrained, save_checkpoi
 from damm_lite.data import stack, to_tensor
 from damm_lite.experiments.findings import SCORES
 from damm_lite.experiments.methods import PIXEL, Budget, Tuned, draw_unet
-from damm_lite.experiments.study import confidences, drawn, field_patches, table_of
+from damm_lite.experiments.study import confidences, drawn, field_patches, folder_name, sampled, table_of
 from damm_lite.metrics import bootstrap_interval
 from damm_lite.teaching.notebook import load_results
 from damm_lite.tumours.simulate import Physics, simulate_nanoparticles, simulate_nuclei, simulate_vessels
@@ -41,7 +41,7 @@ NETWORKS = {  # method: (training, what is done with it)
     "concatenation": ("concatenation", draw_unet),
     "diffusion, vessels": ("diffusion, vessels", draw_unet),
 }
-ABLATIONS = ("ours, addition", "ours, query head")  # which ship as well, for the playground
+FOR_PLAYGROUND = ("ours, addition", "ours, query head")  # trainings that ship as well
 TISSUES = {  # what differs from the patches that the networks were trained on
     "as in training": {},
     "larger patches": {"size": 64},
@@ -56,7 +56,7 @@ TISSUES = {  # what differs from the patches that the networks were trained on
 
 def weights_name(training: str) -> str:
     """What the shipped weights of a training are called."""
-    return "study-" + training.replace(", ", "-").replace(" ", "-")
+    return "study-" + folder_name(training, 0).removesuffix("-0")
 
 
 def noisy_patch(index: int, size: int, seed: int) -> dict:
@@ -100,7 +100,7 @@ def scores(batch: dict, num_samples: int = 8, num_steps: int = 20) -> pd.DataFra
     for method, (training, use) in NETWORKS.items():
         model, schedule = load_pretrained(weights_name(training))
         chosen = Tuned(**tuned.loc[method])
-        sample = partial(_sampled, use, model, schedule, chosen, budget)
+        sample = partial(sampled, use, model, schedule, chosen, budget)
         rows = table_of(method, drawn(sample, batch, 1)[0], batch)
         if method == FIRST:
             rows["confidence"] = confidences(model, schedule, batch)[0].numpy()
@@ -108,14 +108,11 @@ def scores(batch: dict, num_samples: int = 8, num_steps: int = 20) -> pd.DataFra
     return pd.concat(tables, ignore_index=True)
 
 
-def _sampled(use, model, schedule, tuned, budget, part, seeds):
-    return use(model, schedule, part, seeds, tuned, budget)
-
-
 def ahead(table: pd.DataFrame) -> pd.DataFrame:
     """For each tissue, rival and score, by how much `FIRST` is better: mean of
     the differences patch by patch, and its 95 % interval over patches (low,
-    high), which knows nothing of the luck of a training.
+    high), which knows nothing of the luck of a training; "ahead" or "behind"
+    where it leaves out 0, else "open".
     """
     rows = []
     for tissue, part in table.groupby("tissue", sort=False):
@@ -123,7 +120,9 @@ def ahead(table: pd.DataFrame) -> pd.DataFrame:
             by_patch = part.pivot(index="index", columns="method", values=score)
             for rival in [name for name in NETWORKS if name != FIRST]:
                 gains = about.sign * (by_patch[FIRST] - by_patch[rival])
-                found = dict(zip(("difference", "low", "high"), bootstrap_interval(gains), strict=True))
+                mean, low, high = bootstrap_interval(gains)
+                sign = "ahead" if low > 0 else "behind" if high < 0 else "open"
+                found = dict(difference=mean, low=low, high=high, sign=sign)
                 rows.append(dict(tissue=tissue, rival=rival, score=score) | found)
     return pd.DataFrame(rows)
 
@@ -133,9 +132,9 @@ def ship(study: Path, weights: Path) -> None:
     `load_pretrained` knows.
     """
     weights.mkdir(parents=True, exist_ok=True)
-    for training in (*(training for training, _ in NETWORKS.values()), *ABLATIONS):
+    for training in (*(training for training, _ in NETWORKS.values()), *FOR_PLAYGROUND):
         name = weights_name(training)
-        path = study / "clean" / f"{name.removeprefix('study-')}-0" / "model.safetensors"
+        path = study / "clean" / folder_name(training, 0) / "model.safetensors"
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["damm_lite"])["about"]
         command = f'python -m damm_lite.experiments.study --only "{training}" --seeds 0 --out _build/study'
@@ -172,6 +171,8 @@ def main() -> None:
     count, size, seed = arguments.patches, arguments.size or Budget.size, arguments.seed
     if count < 8 or count % 8:
         parser().error(f"--patches: expected a multiple of 8, got {count}")
+    if arguments.out and (arguments.out.exists() or not arguments.out.parent.is_dir()):
+        parser().error(f"--out: expected a new file in a folder that is there, got {arguments.out}")
     if arguments.ship:
         ship(arguments.ship, arguments.weights)
     else:

@@ -23,17 +23,14 @@ from torch import nn
 
 from damm_lite.atomic import atomic_write
 from damm_lite.distributions import crps
-from damm_lite.experiments.methods import MISMATCHES, Budget, damm, stochastic
-from damm_lite.experiments.runs import Kept
-from damm_lite.experiments.study import DEVELOPMENT_SEED, field_patches
+from damm_lite.experiments.methods import MISMATCHES, Budget, begin, damm, stochastic
+from damm_lite.experiments.study import DEVELOPMENT_SEED, field_patches, training_patches
 from damm_lite.gates import SpatialDAMMP
 from damm_lite.losses import our_loss
 from damm_lite.metrics import ssim
 from damm_lite.predict import predict
-from damm_lite.resumable import Progress, fit
+from damm_lite.resumable import Progress
 from damm_lite.schedules import NoiseSchedule, shifted_schedule
-from damm_lite.train import TrainConfig
-from damm_lite.tumours.synthetic import SyntheticTumours
 
 
 def accelerator_of(
@@ -97,11 +94,8 @@ def watched(run: Iterator[Progress], schedule: NoiseSchedule, batch: dict, every
 
 def record(out: Path, budget: Budget, seed: int, every: int, accelerator: Accelerator) -> pd.DataFrame:
     """Train as the study does, resumably in the folder `out`; the table that it writes there."""
-    torch.manual_seed(seed)
-    path, schedule, size = out / "validation.csv", shifted_schedule(), budget.size
+    path, size, patches = out / "validation.csv", budget.size, training_patches(budget, seed)
     batch = field_patches(budget.calibration_patches, size, DEVELOPMENT_SEED)
-    patches = Kept(SyntheticTumours(budget.patches, size, 100 + seed, 0.0), ("target", "primary", "secondary"))
-    config = TrainConfig(budget.steps, budget.batch_size, corrupted=MISMATCHES, seed=seed)
     gpu = accelerator.device.type == "cuda"
     about = dict(
         side=size,
@@ -112,8 +106,8 @@ def record(out: Path, budget: Budget, seed: int, every: int, accelerator: Accele
         torch=torch.__version__,
     )
     table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["step"])
-    run = fit(damm(), schedule, patches, config, our_loss, folder=out, accelerator=accelerator)
-    for row in watched(run, schedule, batch, every):
+    run = begin(damm, our_loss, MISMATCHES, budget, patches, seed, out, accelerator)
+    for row in watched(run, shifted_schedule(), batch, every):
         accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
         if row["step"] not in set(table["step"]):
             table = pd.DataFrame([*table.to_dict("records"), row | about]).sort_values("step")

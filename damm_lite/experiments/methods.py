@@ -6,13 +6,14 @@ the same number of parameters, and is sampled in the same way; each of
 DAMM network gives several, one for each gate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from damm_lite.damm import DAMMNet, DAMMOutput
@@ -24,7 +25,7 @@ from damm_lite.losses import our_loss, released_loss, squared_error, warmup_loss
 from damm_lite.mismatches import BACKGROUND
 from damm_lite.predict import Gate, predict, predict_unet
 from damm_lite.prediction_types import PredictsNoise, PredictsPreconditioned
-from damm_lite.resumable import fit
+from damm_lite.resumable import Progress, fit
 from damm_lite.schedules import NoiseSchedule, scaled_linear_schedule, shifted_schedule
 from damm_lite.train import TrainConfig
 from damm_lite.tumours.simulate import simulate_nanoparticles
@@ -83,16 +84,20 @@ def robust_loss(output: DAMMOutput, target: Tensor, trusted: Tensor | None = Non
     return our_loss(output, target, None, power=0.0)
 
 
-def train_once(
+def begin(
     build: Callable[[], nn.Module], loss: Callable, corrupted: float, budget: Budget, patches: list, seed: int,
-    folder: Path,
-) -> Trained:  # fmt: skip
-    """Train what `build` returns, resumably in `folder`; (the network to use, its schedule)."""
+    folder: Path, accelerator: Accelerator | None = None,
+) -> Iterator[Progress]:  # fmt: skip
+    """Train what `build` returns as the study does, resumably in `folder`; the `Progress` of every step."""
     torch.manual_seed(seed)
-    schedule = shifted_schedule()
     config = TrainConfig(budget.steps, budget.batch_size, corrupted=corrupted, seed=seed)
-    *_, last = fit(build(), schedule, patches, config, loss, folder=folder)
-    return last.ema.eval(), schedule
+    return fit(build(), shifted_schedule(), patches, config, loss, folder=folder, accelerator=accelerator)
+
+
+def train_once(*how: object) -> Trained:
+    """`begin` with the same arguments, to the end; (the network to use, its schedule)."""
+    *_, last = begin(*how)
+    return last.ema.eval(), shifted_schedule()
 
 
 def train_with_dropout(budget: Budget, patches: list, seed: int, folder: Path) -> Trained:

@@ -110,7 +110,7 @@ def tune_gates(model: torch.nn.Module, schedule: object, batch: dict, budget: Bu
     calibration patches, by what both branches say there.
     """
     uni, multi = (
-        drawn(partial(_with, gate, model, schedule, Tuned(), budget), batch, CALIBRATION_SEED)[0].mean(dim=0)
+        drawn(partial(sampled, gate, model, schedule, Tuned(), budget), batch, CALIBRATION_SEED)[0].mean(dim=0)
         for gate in (UNI, MULTI)
     )
     confidence, maps = confidences(model, schedule, batch)
@@ -129,16 +129,29 @@ def tune_guidance(model: torch.nn.Module, schedule: object, batch: dict, budget:
     """The guidance with the best mean SSIM on calibration patches."""
 
     def score(weight):
-        guided = partial(_with, draw_guided, model, schedule, Tuned(guidance=weight), budget)
+        guided = partial(sampled, draw_guided, model, schedule, Tuned(guidance=weight), budget)
         samples, _ = drawn(guided, batch, CALIBRATION_SEED)
         return ssim(samples.mean(dim=0), batch["target"]).mean().item()
 
     return Tuned(guidance=max(GUIDANCE, key=score))
 
 
-def _with(use, model, schedule, tuned, budget, part, seeds):
-    """A method of `USES`, for a part of a batch."""
+def sampled(
+    use: Callable, model: torch.nn.Module, schedule: object, tuned: Tuned, budget: Budget, part: dict, seeds: list[int]
+) -> Tensor:
+    """Samples by a method of `USES` for a part of a batch, which comes last: what `drawn` wants of a `partial`."""
     return use(model, schedule, part, seeds, tuned, budget)
+
+
+def folder_name(training: str, seed: int) -> str:
+    """Where a run of this training is kept."""
+    return f"{training} {seed}".replace(", ", "-").replace(" ", "-")
+
+
+def training_patches(budget: Budget, seed: int, regime: str = "clean") -> Kept:
+    """What every training from this seed sees."""
+    patches = SyntheticTumours(budget.patches, budget.size, 100 + seed, REGIMES[regime])
+    return Kept(patches, ("target", "primary", "secondary"))
 
 
 TUNES = {name: tune_gates for name in TRAININGS if name.startswith("ours")} | {"concatenation, dropout": tune_guidance}
@@ -146,9 +159,7 @@ TUNES = {name: tune_gates for name in TRAININGS if name.startswith("ours")} | {"
 
 def run(name: str, regime: str, seed: int, budget: Budget, batch: dict, folder: Path) -> pd.DataFrame:
     """Train, tune and score; a row for each method of the training and each patch of `batch`."""
-    patches = SyntheticTumours(budget.patches, budget.size, 100 + seed, REGIMES[regime])
-    patches = Kept(patches, ("target", "primary", "secondary"))
-    model, schedule = TRAININGS[name](budget, patches, seed, folder)
+    model, schedule = TRAININGS[name](budget, training_patches(budget, seed, regime), seed, folder)
     tuned = Tuned()
     if name in TUNES:
         calibration = field_patches(budget.calibration_patches, budget.size, CALIBRATION_SEED)
@@ -159,7 +170,7 @@ def run(name: str, regime: str, seed: int, budget: Budget, batch: dict, folder: 
     if name.startswith("ours"):
         about["confidence"] = confidences(model, schedule, batch)[0].numpy()
     for ending, use in USES[name].items():
-        samples, seconds = drawn(partial(_with, use, model, schedule, tuned, budget), batch, 1)
+        samples, seconds = drawn(partial(sampled, use, model, schedule, tuned, budget), batch, 1)
         tables.append(table_of(name + ending, samples, batch).assign(**about, seconds=seconds))
     return pd.concat(tables)
 
@@ -202,7 +213,7 @@ def main() -> None:
     runs = list(product(arguments.seeds, arguments.regimes, arguments.only))
     untrained = without_network(budget, batch)
     for training_seed, regime, name in tqdm(runs, desc="runs"):
-        folder = arguments.out / regime / f"{name} {training_seed}".replace(", ", "-").replace(" ", "-")
+        folder = arguments.out / regime / folder_name(name, training_seed)
         path = folder / f"scores-{seed}.csv"
         if not path.is_file():
             table = run(name, regime, training_seed, budget, batch, folder)
