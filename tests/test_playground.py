@@ -104,13 +104,13 @@ def test_the_page_computes_what_pytorch_computes(page, name, choice, kind):
     images = [patch[stain].flatten().tolist() for stain in ("primary", "secondary")]
     found = page.evaluate(DENOISE, [name, choice, *images, 3])
     noise = np.float32(found["noise"])
-    assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
+    assert max(abs(noise.mean()), abs(noise.std() - 1)) < 3.2 / SIZE[name]  # 0.05 at 64 pixels, of so many numbers
 
     x0, estimates, branches = in_pytorch(patch, noise, name, choice)
     assert [step["branch"] for step in found["steps"]] == branches
     last = found["steps"][-1]
     for part, expected in zip(("x0", "uni", "multi", "map"), (x0, *estimates), strict=True):
-        assert np.abs(np.array(last[part]) - expected.flatten().numpy()).max() < 2e-4, part
+        assert np.abs(np.array(last[part]) - expected.flatten().numpy()).max() < 1e-4, part
 
 
 @pytest.mark.parametrize("name", SIZE)
@@ -120,7 +120,7 @@ def test_rounded_weights_predict_as_well(name):
         dl.evaluate(dl.predict(model, schedule, batch["primary"], batch["secondary"], num_steps=5).x0, batch["target"])
         for model, schedule in (browser_model(name), dl.load_pretrained(name))
     ]
-    assert scores[0]["ssim"] == pytest.approx(scores[1]["ssim"], abs=2e-3)
+    assert scores[0]["ssim"] == pytest.approx(scores[1]["ssim"], abs=1e-3)
 
 
 def test_less_than_six_megabytes_cross_the_network_and_the_button_says_how_many(page):

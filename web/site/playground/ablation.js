@@ -1,5 +1,7 @@
 /** Below the figure: what was measured on all tissues, by setting, and a hand-in of it for assignment A5. */
 
+import { average } from "./panels.js";
+
 const NAME = "a5_ablation_in_the_page";
 const WIDEST = 0.04; // of a band
 const KERNEL = { name: "python3", display_name: "Python 3", language: "python" };
@@ -21,7 +23,7 @@ const HTML = `
 function errorsOf(measured) {
   const errors = measured.map(({ error }) => error);
   const text = (error) => error.toFixed(4);
-  const mean = text(errors.reduce((sum, error) => sum + error, 0) / errors.length);
+  const mean = text(average(errors));
   return errors.length > 1 ? `${mean} (${text(Math.min(...errors))} to ${text(Math.max(...errors))})` : mean;
 }
 
@@ -79,10 +81,10 @@ export class Ablation {
 
   line({ setting, measured, band }, number) {
     const row = document.createElement("tr");
-    const mean = (name) => measured.reduce((sum, each) => sum + each[name], 0) / measured.length;
+    const confidence = average(measured.map((each) => each.confidence)).toFixed(2);
     const gate = setting.gate === "damm" ? `damm, γ = ${setting.gamma}` : setting.gate;
     const noises = measured.map(({ noise }) => noise).join(", ");
-    const cells = [setting.network, gate, setting.right, noises, mean("confidence").toFixed(2), errorsOf(measured)];
+    const cells = [setting.network, gate, setting.right, noises, confidence, errorsOf(measured)];
     for (const text of cells) {
       row.insertCell().textContent = text;
     }

@@ -10,7 +10,7 @@ const FOLDER = new URL("./", import.meta.url);
 const SAID = { uni: "the uni-modal branch", multi: "the multi-modal branch" };
 const TOOLS = { draw: "Draw a vessel", move: "Move a vessel", place: "Place nuclei", erase: "Erase" };
 
-export const GATES = {
+const GATES = {
   damm: "DAMMP, one branch for the patch",
   pixel: "by pixel, both branches mixed",
   uni: "uni-modal branch alone",
