@@ -26,6 +26,7 @@ from .distributions import spread_by_frequency as spread_by_frequency
 from .distributions import spread_ratio as spread_ratio
 from .distributions import variance_by_frequency as variance_by_frequency
 from .download import fetch as fetch
+from .experiments.statistics import bootstrap_interval as bootstrap_interval
 from .finetune import expand_input_channels as expand_input_channels
 from .fusion import MMFM as MMFM
 from .fusion import UAFM as UAFM
@@ -52,7 +53,6 @@ from .losses import our_loss as our_loss
 from .losses import released_loss as released_loss
 from .losses import squared_error as squared_error
 from .losses import warmup_loss as warmup_loss
-from .metrics import bootstrap_interval as bootstrap_interval
 from .metrics import evaluate as evaluate
 from .metrics import evaluate_inside as evaluate_inside
 from .metrics import gate_auroc as gate_auroc

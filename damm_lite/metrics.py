@@ -7,7 +7,6 @@ of it would be a number without meaning.
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -103,23 +102,6 @@ def gate_auroc(confidence: Tensor, divergent: Tensor) -> float:
     if divergent.min() == divergent.max():
         raise ValueError("divergent: expected both consistent and divergent pairs")
     return float(binary_auroc(1 - confidence, divergent))
-
-
-def bootstrap_interval(differences: np.ndarray, seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of paired differences (n,) and its bootstrap interval over patches:
-    (mean, low, high).
-
-    Raises ValueError for fewer than two differences, or one that is not
-    finite.
-    """
-    differences = np.asarray(differences, dtype=float)
-    if differences.ndim != 1 or len(differences) < 2 or not np.isfinite(differences).all():
-        raise ValueError(f"differences: expected two or more finite numbers (n,), got shape {differences.shape}")
-    # Percentiles: bias correction fails where all differences are equal, as of
-    # a gate that never switches.
-    rng = np.random.default_rng(seed)
-    found = bootstrap((differences,), np.mean, confidence_level=level, method="percentile", rng=rng)
-    return float(differences.mean()), *map(float, found.confidence_interval)
 
 
 def _checked_pair(x0, target):

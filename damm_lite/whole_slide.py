@@ -8,23 +8,22 @@ and every tile still has noise that is white.
 """
 
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tifffile
 import torch
 from scipy.signal.windows import tukey
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from damm_lite.atomic import atomic_write
 from damm_lite.damm import DAMMNet
 from damm_lite.data import check_side, generator_of
+from damm_lite.identity import name_of
 from damm_lite.inference import for_inference
 from damm_lite.predict import Gate, draw_sample, gate_of
 from damm_lite.schedules import NoiseSchedule
+from damm_lite.tumours.growing_image import GrowingImage
 from damm_lite.tumours.tiff import unit_range
 
 
@@ -89,10 +88,13 @@ def predict_slide(
     `primary` and `secondary` are arrays (C, H, W) that are read piece by
     piece, best memory-mapped, as by `tifffile.memmap(name)[None]`, or opened
     by `tumours.open_slide`; their values are taken as `read_tiff` takes them.
-    Memory does not depend on H and W. `gate` is as in `predict`, with a copy
-    for each batch of tiles. Raises FileExistsError where the file is there
-    already, and ValueError, before any work, for images that are not the
-    network's, smaller than a tile, or of values that `read_tiff` would refuse.
+    Memory does not depend on H. `gate` is as in `predict`, with a copy for
+    each batch of tiles. Called again with the same arguments after an
+    interruption at any moment, it goes on where it was, to the same image.
+    Raises FileExistsError where the file is there already, and ValueError,
+    before any work, for images that are not the network's, smaller than a
+    tile, or of values that `read_tiff` would refuse, and where what an
+    interruption has left was begun with other arguments.
     """
     gate, tiling, path = gate_of(gate), tiling or Tiling(), Path(path)
     if path.exists():
@@ -104,29 +106,31 @@ def predict_slide(
     for (name, image), channels in zip(conditions.items(), model.image_channels[1:], strict=True):
         _check_slide(name, image, (channels, *shape[1:]), side)
     rows, columns = (tiling.starts(length) for length in shape[1:])
-    corners, weights = list(product(rows, columns)), list(product(*map(tiling.weights, shape[1:])))
-    model, device, decided = for_inference(model), next(model.parameters()).device, []
-    latent = side // model.factor
+    looked_at = [_band(name, image, y, side) for name, image in conditions.items() for y in rows[:: len(rows) - 1 or 1]]
+    kept = [model.config, model.prediction, schedule.alphas_cumprod, tiling, num_steps, gate]
+    growing = GrowingImage(path, shape, [name_of(x) for x in [*model.state_dict().values(), *kept, *looked_at]])
+    down, across = map(tiling.weights, shape[1:])
+    model, device, latent = for_inference(model), next(model.parameters()).device, side // model.factor
     noise = torch.randn(model.config.out_channels, latent, latent, generator=generator_of(tiling.seed, 0))
-    with atomic_write(path) as whole:
-        out = tifffile.memmap(whole, shape=shape, dtype=np.float32, photometric="minisblack")
-        for first in tqdm(range(0, len(corners), tiling.batch_size), desc="tiles", unit_scale=tiling.batch_size):
+    for row in tqdm(range(growing.rows, len(rows)), "rows of tiles", len(rows), initial=growing.rows):
+        bands = [_band(name, image, rows[row], side) for name, image in conditions.items()]
+        made, decided = np.zeros((shape[0], side, shape[2]), np.float32), []
+        for first in range(0, len(columns), tiling.batch_size):
             part = slice(first, first + tiling.batch_size)
-            tiles = [_cut(name, image, corners[part], side).to(device) for name, image in conditions.items()]
-            shifts = [(-y // model.factor, -x // model.factor) for y, x in corners[part]]
+            tiles = [torch.stack([band[..., x : x + side] for x in columns[part]]).to(device) for band in bands]
+            shifts = [(-rows[row] // model.factor, -x // model.factor) for x in columns[part]]
             noises = torch.stack([noise.roll(shift, dims=(1, 2)) for shift in shifts]).to(device)
             x0, decisions = draw_sample(model, schedule, tiles, noises, num_steps, gate)
-            for (y, x), (down, across), tile in zip(corners[part], weights[part], x0.cpu().numpy(), strict=True):
-                out[:, y : y + side, x : x + side] += np.outer(down, across) * (tile + 1) / 2
+            for x, weights, tile in zip(columns[part], across[part], x0.cpu().numpy(), strict=True):
+                made[..., x : x + side] += np.outer(down[row], weights) * (tile + 1) / 2
             decided.append(torch.stack([torch.stack([d.confidence, d.trust]) for d in decisions]).mean(dim=0).cpu())
-        out.flush()
-    return SlidePrediction(*torch.cat(decided, dim=1).unflatten(1, (len(rows), len(columns))))
+        growing.add(made, rows[row], [*rows, shape[1]][row + 1], torch.cat(decided, dim=1).numpy())
+    return SlidePrediction(*torch.from_numpy(growing.finish()).unbind(1))
 
 
-def _cut(name, image, corners, side):
-    """Tiles (B, C, side, side) in [-1, 1] of an image, from these corners."""
-    tiles = np.stack([image[:, y : y + side, x : x + side] for y, x in corners])
-    return torch.from_numpy(unit_range(name, tiles)) * 2 - 1
+def _band(name, image, y, side):
+    """Rows y to y + side of an image as a tensor (C, side, W) in [-1, 1]."""
+    return torch.from_numpy(unit_range(name, np.asarray(image[:, y : y + side]))) * 2 - 1
 
 
 def _check_slide(name, image, shape, side):
@@ -134,5 +138,5 @@ def _check_slide(name, image, shape, side):
         raise ValueError(f"{name}: expected shape {shape}, got {image.shape}")
     if len(shape) != 3 or min(shape[1:]) < side:
         raise ValueError(f"{name}: expected (C, H, W) of at least {side} x {side} pixels, got {image.shape}")
-    for y in range(0, shape[1], side):
-        unit_range(name, np.asarray(image[:, y : y + side]))
+    for y in range(0, shape[1], 8 * side):
+        unit_range(name, np.asarray(image[:, y : y + 8 * side]))

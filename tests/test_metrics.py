@@ -5,7 +5,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from damm_lite.metrics import bootstrap_interval, evaluate, evaluate_inside, gate_auroc, mae, psnr, ssim
+from damm_lite.experiments.statistics import bootstrap_interval
+from damm_lite.metrics import evaluate, evaluate_inside, gate_auroc, mae, psnr, ssim
 
 
 @pytest.fixture(params=[(5, 1, 32, 32), (3, 2, 24, 40)])

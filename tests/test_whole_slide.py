@@ -5,11 +5,14 @@ import pytest
 import tifffile
 import torch
 
+from damm_lite import whole_slide
 from damm_lite.checkpoint import load_pretrained
 from damm_lite.damm import DAMMNet
+from damm_lite.gates import DAMMP
 from damm_lite.predict import predict
 from damm_lite.prediction_types import PredictsImage
 from damm_lite.schedules import scaled_linear_schedule
+from damm_lite.tumours import growing_image
 from damm_lite.tumours.simulate import simulate_nuclei, simulate_vessels
 from damm_lite.unet import UNetConfig
 from damm_lite.whole_slide import Tiling, predict_slide
@@ -105,6 +108,82 @@ def test_a_file_is_not_overwritten(slide, tmp_path):
     with pytest.raises(FileExistsError, match=r"x\.tif"):
         predict_slide(tiny(), SCHEDULE, *slide, tmp_path / "x.tif", 1, tiling=Tiling(16, 4))
     assert (tmp_path / "x.tif").read_text() == "mine"
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+def killed_at(call, function, monkeypatch, place):
+    """Let `place`'s function of this name raise `Killed` in place of its call number `call`."""
+    original, calls = getattr(place, function), []
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            raise Killed
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(place, function, counted)
+
+
+MOMENTS = [(whole_slide, "draw_sample", call) for call in (1, 2, 3, 6)]
+MOMENTS += [(growing_image, "atomic_write", call) for call in (1, 2, 3)] + [(whole_slide.GrowingImage, "finish", 1)]
+
+
+@pytest.mark.parametrize("place, function, call", MOMENTS)
+def test_a_killed_slide_goes_on_to_the_same_image(place, function, call, slide, tmp_path, monkeypatch):
+    """Killed in a batch of tiles, between a band and the note of it, or before the image has its name."""
+    model, arguments = tiny(), dict(num_steps=1, tiling=Tiling(16, 4, 3))
+    expected = predict_slide(model, SCHEDULE, *slide, tmp_path / "whole.tif", **arguments)
+    with monkeypatch.context() as patched:
+        killed_at(call, function, patched, place)
+        with pytest.raises(Killed):
+            predict_slide(model, SCHEDULE, *slide, tmp_path / "x.tif", **arguments)
+    assert not (tmp_path / "x.tif").exists()
+    calls, draw = [], whole_slide.draw_sample
+    monkeypatch.setattr(whole_slide, "draw_sample", lambda *args: calls.append(args) or draw(*args))
+    found = predict_slide(model, SCHEDULE, *slide, tmp_path / "x.tif", **arguments)
+    assert (tmp_path / "x.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    batches = 3 * 2  # rows of tiles, and batches in each
+    rows_done = {"draw_sample": (call - 1) // 2, "atomic_write": call - 1, "finish": 3}[function]
+    assert len(calls) == batches - 2 * rows_done
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.tif", "x.tif"]
+
+
+def other_weights(model, arguments, slide):
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+
+
+def other_steps(model, arguments, slide):
+    arguments["num_steps"] = 2
+
+
+def other_gate(model, arguments, slide):
+    arguments["gate"] = DAMMP(0.4)
+
+
+def other_tiles(model, arguments, slide):
+    arguments["tiling"] = Tiling(16, 4, 3, seed=1)
+
+
+def other_slide(model, arguments, slide):
+    slide[1][0, -1, -1] = 1 - slide[1][0, -1, -1]
+
+
+@pytest.mark.parametrize("change", [other_weights, other_steps, other_gate, other_tiles, other_slide])
+def test_what_another_prediction_has_left_is_refused(change, slide, tmp_path, monkeypatch):
+    model, arguments = tiny(), dict(num_steps=1, gate=DAMMP(0.5), tiling=Tiling(16, 4, 3))
+    with monkeypatch.context() as patched:
+        killed_at(3, "draw_sample", patched, whole_slide)
+        with pytest.raises(Killed):
+            predict_slide(model, SCHEDULE, *slide, tmp_path / "x.tif", **arguments)
+    change(model, arguments, slide)
+    with pytest.raises(ValueError, match=r"x\.tif\.unfinished: expected the beginning of this image"):
+        predict_slide(model, SCHEDULE, *slide, tmp_path / "x.tif", **arguments)
 
 
 @pytest.mark.parametrize(

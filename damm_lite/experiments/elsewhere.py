@@ -26,8 +26,8 @@ from damm_lite.checkpoint import load_checkpoint, load_pretrained, save_checkpoi
 from damm_lite.data import stack, to_tensor
 from damm_lite.experiments.findings import SCORES
 from damm_lite.experiments.methods import PIXEL, Budget, Tuned, draw_unet
+from damm_lite.experiments.statistics import bootstrap_interval
 from damm_lite.experiments.study import confidences, drawn, field_patches, folder_name, sampled, table_of
-from damm_lite.metrics import bootstrap_interval
 from damm_lite.teaching.notebook import load_results
 from damm_lite.tumours.simulate import Physics, simulate_nanoparticles, simulate_nuclei, simulate_vessels
 from damm_lite.tumours.synthetic import DIVERGENCES, consistent_pair

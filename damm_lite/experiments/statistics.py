@@ -92,6 +92,23 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
+def bootstrap_interval(differences: np.ndarray, seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of paired differences (n,) and its bootstrap interval over patches:
+    (mean, low, high).
+
+    Raises ValueError for fewer than two differences, or one that is not
+    finite.
+    """
+    differences = np.asarray(differences, dtype=float)
+    if differences.ndim != 1 or len(differences) < 2 or not np.isfinite(differences).all():
+        raise ValueError(f"differences: expected two or more finite numbers (n,), got shape {differences.shape}")
+    # Percentiles: bias correction fails where all differences are equal, as of
+    # a gate that never switches.
+    rng = np.random.default_rng(seed)
+    found = stats.bootstrap((differences,), np.mean, confidence_level=level, method="percentile", rng=rng)
+    return float(differences.mean()), *map(float, found.confidence_interval)
+
+
 def bootstrap(differences: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
     """The 95 % interval of the mean of `paired` differences (seeds, patches),
     where seeds and patches are drawn anew: a check on `paired_t`, which takes
