@@ -3,6 +3,7 @@ from .anatomy import draw_head as draw_head
 from .augment import Augmented as Augmented
 from .brats import BraTSSliceDataset as BraTSSliceDataset
 from .brats import CaseSlices as CaseSlices
+from .brats import read_labels as read_labels
 from .cases import CONTRASTS as CONTRASTS
 from .cases import check_contrasts as check_contrasts
 from .cases import find_cases as find_cases

@@ -44,7 +44,8 @@ from damm_lite.experiments.patient_scores import (
 )  # fmt: skip
 from damm_lite.experiments.study import folder_name
 from damm_lite.losses import our_loss, squared_error
-from damm_lite.schedules import shifted_schedule
+from damm_lite.metrics import gate_auroc
+from damm_lite.schedules import NoiseSchedule, shifted_schedule
 from damm_lite.unet import RegressionUNet, UNet
 
 SOURCES = {"flair": ("t1", "t2"), "t1ce": ("t1", "t2"), "t2": ("t1", "flair")}  # target: (primary, secondary)
@@ -147,21 +148,33 @@ def run(name: str, start: str, target: str, sets: list[dict], budget: Budget, fo
     model, schedule = trained(name, start, items, target, budget, folder), shifted_schedule()
     tuned = tune(model, schedule, calibration, budget) if name == "ours" else Tuned()
     about |= dict(parameters=sum(p.numel() for p in model.parameters()), gamma=tuned.gamma, sharpness=tuned.sharpness)
+    confidence = confidences(model, schedule, test) if name == "ours" else {}
     for ending, use in METHODS[name].items():
         sample = partial(draw, use, model, schedule, tuned, budget)
         margin = margin_of(sample(calibration), calibration) if ending in IN_FULL else None
         for kind in KINDS if ending in IN_FULL else ["none"]:
-            changed = with_second(test, kind)
-            samples = sample(changed)
+            samples = sample(with_second(test, kind))
             scores = scores_of(samples, test, margin).assign(method=name + ending, kind=kind, **about)
-            if name == "ours":
-                confidence = confidence_in_brain(model, schedule, changed)[0].reshape(-1, SLICES)
-                scores["confidence"] = confidence.mean(dim=1).numpy()
-                scores["believed"] = (confidence >= tuned.gamma).double().mean(dim=1).numpy()
+            if confidence:
+                scores["confidence"] = confidence[kind].mean(dim=1).numpy()
+                scores["believed"] = (confidence[kind] >= tuned.gamma).double().mean(dim=1).numpy()
+                scores["auroc"] = [auroc(*pair) for pair in zip(confidence["none"], confidence[kind], strict=True)]
                 alone = scores_of(samples[:1], test, margin)
                 tables.append(alone.assign(method=f"{name}{ending}, one sample", kind=kind, **about))
             tables.append(scores)
     return pd.concat(tables)
+
+
+def confidences(model: torch.nn.Module, schedule: NoiseSchedule, batch: dict) -> dict[str, torch.Tensor]:
+    """The confidence (cases, SLICES) in each kind of second contrast."""
+    found = {kind: confidence_in_brain(model, schedule, with_second(batch, kind))[0] for kind in KINDS}
+    return {kind: confidence.reshape(-1, SLICES) for kind, confidence in found.items()}
+
+
+def auroc(as_scanned: torch.Tensor, changed: torch.Tensor) -> float:
+    """How well confidence tells slices (n,) of a patient from the same ones with another second contrast."""
+    divergent = torch.arange(2 * len(changed)) >= len(as_scanned)
+    return gate_auroc(torch.cat([as_scanned, changed]), divergent)
 
 
 def sets_of(cases: dict[str, list[dict]], folds: list[list[str]], fold: int) -> list[dict]:
