@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from damm_lite.brains.cases import patient_of
 from damm_lite.brains.synthetic import SyntheticBrains
@@ -152,3 +153,32 @@ def test_a_believer_is_scored_as_its_multi_modal_branch(sets):
         for use in (patient_scores.draw_patch, patients.MULTI)
     ]
     assert torch.equal(*found)
+
+
+def table_of(scores):
+    """A table of methods, {method: score of each of four cases}; the last two are one patient's."""
+    cases = [f"BraTS-GLI-{patient:05d}-{scan:03d}" for patient, scan in ((0, 0), (1, 0), (2, 0), (2, 1))]
+    rows = [
+        dict(method=method, case=case) | {score: sign * value for score, sign in patient_scores.SCORES.items()}
+        for method, values in scores.items()
+        for case, value in zip(cases, values, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_gains_are_over_patients_and_positive_where_the_first_is_better():
+    found = patient_scores.gains(table_of({"a": [4, 6, 7, 9], "b": [1, 2, 3, 4], "c": [4, 6, 8, 8]}), "a", ["b", "c"])
+    assert (found["patients"] == 3).all()
+    expected = stats.ttest_1samp([3, 4, 4.5], 0)  # the third patient's scans count as one
+    ahead, equal = (found[found["rival"] == rival] for rival in ("b", "c"))
+    assert ahead["mean"].to_numpy() == pytest.approx(23 / 6)
+    assert ahead["p"].to_numpy() == pytest.approx(expected.pvalue)
+    assert list(ahead[["low", "high"]].iloc[0]) == pytest.approx(list(expected.confidence_interval()))
+    assert (ahead["adjusted"] > ahead["p"]).all()
+    assert (equal["mean"] == 0).all()
+
+
+def test_methods_of_different_cases_are_refused():
+    table = table_of({"a": [4, 6, 7, 9], "b": [1, 2, 3, 4]})
+    with pytest.raises(ValueError, match="'a' and 'b' were not scored on the same cases"):
+        patient_scores.gains(table.iloc[:-1], "a", ["b"])

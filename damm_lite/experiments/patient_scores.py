@@ -2,19 +2,22 @@
 patient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from damm_lite.brains.cases import patient_of
 from damm_lite.brains.shapes import FIELD
 from damm_lite.brains.synthetic import BRAIN_DIVERGENCES, consistent_contrast
 from damm_lite.distributions import crps
 from damm_lite.experiments.methods import MULTI, UNI, Budget, Tuned, draw_gated, stochastic
+from damm_lite.experiments.statistics import holm, paired_t
 from damm_lite.experiments.study import SHARPNESS, drawn, sampled
 from damm_lite.gates import DAMMP, mean_within, upsample
 from damm_lite.intervals import conformal_margin, missed, sample_interval
@@ -24,6 +27,7 @@ from damm_lite.schedules import NoiseSchedule
 
 KINDS = {"none": consistent_contrast} | BRAIN_DIVERGENCES
 LEVEL = 0.95  # of intervals
+SCORES = {"ssim": 1, "psnr": 1, "mae": -1, "crps": -1, "tumour_ssim": 1, "tumour_psnr": 1}  # 1: more is better
 
 
 def with_second(batch: dict, kind: str, seed: int = 0) -> dict:
@@ -124,3 +128,24 @@ def scores_of(samples: Tensor, batch: dict, margin: float | None = None) -> pd.D
 def margin_of(samples: Tensor, batch: dict) -> float:
     """By how much to widen the intervals, by what they miss in the brains of calibration patients."""
     return conformal_margin(*interval(samples), batch["target"], LEVEL, batch["mask"])
+
+
+def gains(table: pd.DataFrame, first: str, rivals: Iterable[str]) -> pd.DataFrame:
+    """How much better `first` is than each rival, over patients: a row for each rival and each of `SCORES`.
+
+    `table` has the rows of one target and one kind of second contrast, as
+    `brains.csv` has them. A patient's scans are averaged, and Student's t
+    judges the differences of the patients that have the score; above 0, `first`
+    is better. `adjusted` is p, by Holm, for all rows together. Raises
+    ValueError where the methods were not scored on the same cases.
+    """
+    rows = []
+    for rival, (score, sign) in product(rivals, SCORES.items()):
+        by_case = table.pivot(index="case", columns="method", values=score)[[first, rival]].dropna(how="all")
+        if by_case.isna().to_numpy().any():
+            raise ValueError(f"{first!r} and {rival!r} were not scored on the same cases")
+        differences = sign * (by_case[first] - by_case[rival])
+        by_patient = differences.groupby(patient_of).mean()
+        rows.append(dict(rival=rival, score=score, patients=len(by_patient), **paired_t(by_patient)._asdict()))
+    found = pd.DataFrame(rows)
+    return found.assign(adjusted=holm(found["p"]))
