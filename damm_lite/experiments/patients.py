@@ -56,7 +56,7 @@ PHANTOMS, COPIES, CALIBRATION_PATIENTS = 480, 16, 2
 MISSING = 0.05  # of the brain, in a scan that is not used
 BOTH = "primary", "secondary"
 # The endings of methods that are also tried on second contrasts that diverge, and whose intervals are widened.
-IN_FULL = "", ", multi", ", patch"
+IN_FULL = "", ", patch"
 # What is trained: the network, its loss, and the share of made mismatches.
 TRAININGS = {
     "regression": (partial(unet, RegressionUNet, *BOTH), squared_error, 0.0),
