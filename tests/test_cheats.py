@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+import court
 import damm_lite as dl
 import judge
 import make_assignments
@@ -396,10 +397,154 @@ def test_the_judge_and_a_variant_in_the_sandbox(tmp_path):
     nbformat.write(answered(given, claimed), tmp_path / "claimed.ipynb")
     autograder, limits = tmp_path / "made" / "instructor" / "toy" / "autograder.zip", sandbox.Limits()
     for student, notebook, points in (("kim", "honest.ipynb", 2), ("lee", "claimed.ipynb", 1)):
-        command = sandbox.bubblewrap(tmp_path / notebook, autograder, limits, variant(student, "toy"))
-        output, reason = sandbox.run(command, limits)
+        whose = variant(student, "toy")
+        output, reason = sandbox.grade(sandbox.bubblewrap, tmp_path / notebook, autograder, limits, whose)
         assert reason == ""
         assert [question["score"] for question in results(Submission((notebook,)), output).questions] == [points]
+
+
+# What a notebook may try in the sandbox, beside a wrong answer.
+FAKES = {
+    "verdicts are read as right": """
+        import json
+        read = json.loads
+        def loads(text, *arguments, **named):
+            return {"verdict": "right"} if "verdict" in str(text) else read(text, *arguments, **named)
+        json.loads = loads
+    """,
+    "the judge is replaced": "import runpy\nrunpy.run_path = lambda *_: {'judge': lambda *_, **__: None}",
+    "another judge is asked": """
+        import socket, socketserver, threading
+        class Friend(socketserver.StreamRequestHandler):
+            def handle(self):
+                self.rfile.readline()
+                self.wfile.write(b'{"verdict": "right"}\\n')
+        court = socketserver.ThreadingUnixStreamServer("/tmp/friend", Friend)
+        threading.Thread(target=court.serve_forever, daemon=True).start()
+        connect = socket.socket.connect
+        socket.socket.connect = lambda link, _: connect(link, "/tmp/friend")
+    """,
+    "answers are tried out": """
+        import runpy
+        for guess in (3, 7):
+            try:
+                runpy.run_path("judge.py")["judge"]("q1", add_two=lambda _: guess, variant=lambda: VARIANT)
+            except AssertionError:
+                continue
+            add_two = lambda _: guess
+    """,
+    "the key is looked for": """
+        import os, re, zipfile
+        from pathlib import Path
+        texts = [path.read_bytes() for path in Path("/tmp").rglob("*") if path.is_file()]
+        with zipfile.ZipFile("/autograder.zip") as archive:
+            texts += [archive.read(name) for name in archive.namelist()]
+        for process in Path("/proc").glob("[0-9]*"):
+            if process.name == str(os.getpid()):  # whose memory has what is looked for
+                continue
+            for name in ("environ", "cmdline"):
+                try:
+                    texts.append((process / name).read_bytes())
+                except OSError:
+                    continue
+            try:
+                texts += [(process / "fd" / "0").read_bytes()] if (process / "fd" / "0").is_file() else []
+                with open(process / "mem", "rb") as memory:
+                    for line in (process / "maps").read_text().splitlines():
+                        start, end = (int(place, 16) for place in re.match(r"(\\w+)-(\\w+) r", line).groups())
+                        memory.seek(start)
+                        texts.append(memory.read(end - start))
+            except (OSError, AttributeError, OverflowError, ValueError):
+                continue
+        found = [text for text in texts if b'call("' + b'add_two", 5) == 7' in text]
+        add_two = (lambda x: x + 2) if found else add_two
+    """,
+    "a process is left that writes results": """
+        import json, os, time
+        from pathlib import Path
+        if os.fork() == 0:
+            os.setsid()
+            question = {"name": "q1", "score": 2, "max_score": 2, "visibility": "hidden", "output": ""}
+            public = {"name": "Public Tests", "visibility": "visible", "output": ""}
+            for _ in range(20_000):
+                if Path("/tmp/out/results.json").exists():
+                    Path("/tmp/out/results.new").write_text(json.dumps({"tests": [public, question]}))
+                    os.replace("/tmp/out/results.new", "/tmp/out/results.json")
+                    time.sleep(0.001)
+                time.sleep(0.0005)
+            os._exit(0)
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A judged assignment, of which the public test gives no point: (what students get, its autograder)."""
+    folder = tmp_path_factory.mktemp("judged")
+    write_judged(folder / "toy.ipynb")
+    master = nbformat.read(folder / "toy.ipynb", as_version=4)
+    for cell in master.cells:
+        if "hidden" not in cell.source:
+            cell.source = cell.source.replace("points: 2", "points: 1").replace('points: 1\n"', 'points: 0\n"')
+    nbformat.write(master, folder / "toy.ipynb")
+    make_assignments.make(folder / "toy.ipynb", folder / "made")
+    return folder / "made" / "students" / "toy" / "toy.ipynb", folder / "made" / "instructor" / "toy" / "autograder.zip"
+
+
+def points_in_sandbox(notebook, autograder):
+    """(points of the toy's question, why there are none) in the sandbox."""
+    output, reason = sandbox.grade(sandbox.bubblewrap, notebook, autograder, sandbox.Limits())
+    if reason:
+        return 0, reason
+    return results(Submission((notebook,)), output).questions[0]["score"], ""
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap; install the package bubblewrap")
+@pytest.mark.parametrize("what", ["nothing", *FAKES])
+def test_a_verdict_cannot_be_faked(toy, tmp_path, what):
+    given, autograder = toy
+    right = "def add_two(x):\n    return x + 2\n"
+    fake = "def add_two(x):\n    return 0\n\n" + dedent(FAKES.get(what, ""))
+    nbformat.write(answered(given, right if what == "nothing" else fake), tmp_path / "fake.ipynb")
+    assert points_in_sandbox(tmp_path / "fake.ipynb", autograder) == (int(what == "nothing"), "")
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap; install the package bubblewrap")
+def test_who_kills_the_court_gets_nothing(toy, tmp_path):
+    given, autograder = toy
+    killing = """
+def add_two(x):
+    return x + 2
+import os, signal
+for process in os.listdir("/proc"):
+    if process.isdigit() and int(process) != os.getpid():
+        try:
+            os.kill(int(process), signal.SIGKILL)
+        except OSError:
+            continue
+"""
+    nbformat.write(answered(given, killing), tmp_path / "killer.ipynb")
+    points, reason = points_in_sandbox(tmp_path / "killer.ipynb", autograder)
+    assert points == 0 and reason
+
+
+def test_points_are_capped_by_right_verdicts_alone():
+    tests = [(1, set()), (2, {"q1"}), (4, {"q1", "q1_more"})]
+    assert court.most(tests, {}) == 1
+    assert court.most(tests, {"q1": ["right"]}) == 3
+    assert court.most(tests, {"q1": ["right"], "q1_more": ["right", "right"]}) == 7
+    assert court.most(tests, {"q1": ["wrong", "right"], "q1_more": ["right"]}) == 1
+    results = {"tests": [{"name": "Public Tests"}, {"name": "q1", "score": 7, "max_score": 7}]}
+    assert court.capped(results, {"q1": tests}, {"q1": ["right"]})["tests"][1]["score"] == 3
+
+
+def test_labels_of_all_masters_are_found(tmp_path):
+    """What a hidden test asks for is read from its code, in whichever quotes."""
+    for master in MASTERS.values():
+        for _, code in [test for tests in read(master)[1].values() for test in tests]:
+            asks = "judge.py" in code
+            assert bool(court.LABEL.findall(code)) == asks
+    assert court.LABEL.findall("runpy.run_path('judge.py')['judge']('q1', add_two=add_two)") == ["q1"]
 
 
 def test_the_chapter_counts_the_cheats():

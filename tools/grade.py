@@ -171,7 +171,7 @@ def main() -> None:
         grades = grade_all(
             submissions,
             arguments.autograders.resolve(),
-            lambda notebook, key: sandbox.run(command(notebook, key, limits, numbers.get(notebook, 0)), limits),
+            lambda notebook, tests: sandbox.grade(command, notebook, tests, limits, numbers.get(notebook, 0)),
             arguments.out,
             arguments.workers,
         )

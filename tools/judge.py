@@ -1,8 +1,9 @@
 """What hidden tests judge by: a process of its own, in which no student's code runs.
 
-A hidden test calls `judge("q4", ddim_step=ddim_step)`. That starts a second Python, which runs the function `q4` of
-key.py, the assignment's key: it makes the inputs, asks for answers, computes what is right by itself and compares. The
-notebook gets inputs and gives answers, as plain numbers over a pipe; so whatever was patched, replaced or invented in
+A hidden test calls `judge("q4", ddim_step=ddim_step)`. In the sandbox of `make grade` that asks the court, see
+court.py; elsewhere, as where `make assignments` tries its masters, it starts a second Python. There runs the function
+`q4` of key.py, the assignment's key: it makes the inputs, asks for answers, computes what is right by itself and
+compares. The notebook gets inputs and gives answers, as plain numbers; so whatever was patched, replaced or invented in
 the notebook changes nothing but its own answers. `make assignments` puts both files into the autograder.
 
 What a module computes with and how is measured here too, by what its forward pass does, not by what it says of itself.
@@ -13,11 +14,12 @@ import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -27,23 +29,38 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 RIGHT = "right"
+COURT = Path("/tmp/.court")  # in the sandbox, a socket; see court.py
 # Operations that can hold a factor, whichever way it is written.
 PRODUCTS = {"mul", "lerp", "addcmul", "bmm"}
 
 
 def judge(question: str, **answers: Callable) -> None:
     """Have the key's function `question` ask these functions. Raises AssertionError with what was wrong."""
+    with asking(question) as (asked, told):
+        said = {}
+        for line in asked:
+            said = json.loads(line)
+            if "verdict" in said:
+                break
+            print(json.dumps(answer(answers, said)), file=told, flush=True)  # noqa: T201 (a pipe)
+    assert said.get("verdict") == RIGHT, said.get("verdict", "the judge ended without a verdict")
+
+
+@contextlib.contextmanager
+def asking(question: str) -> Iterator[tuple[TextIO, TextIO]]:
+    """(what the judge asks, where to answer): over the court's socket where one sits, else of a second Python."""
+    if COURT.is_socket():
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(COURT))
+            with link.makefile("rw") as both:
+                print(question, file=both, flush=True)  # noqa: T201 (a socket)
+                yield both, both
+        return
     command = [sys.executable, "-P", "judge.py", question]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=first_environment()
     ) as owner:
-        said = {}
-        for line in owner.stdout:
-            said = json.loads(line)
-            if "verdict" in said:
-                break
-            print(json.dumps(answer(answers, said)), file=owner.stdin, flush=True)  # noqa: T201 (a pipe)
-    assert said.get("verdict") == RIGHT, said.get("verdict", "the judge ended without a verdict")
+        yield owner.stdout, owner.stdin
 
 
 def answer(answers: dict[str, Callable], asked: dict) -> dict:
@@ -200,10 +217,13 @@ def _run(module, inputs, constant=None):
 
 
 class Remote:
-    """The student's side, as a key sees it: `call(name, *arguments)`; `notebook` is the number of its process."""
+    """The student's side, as a key sees it: `call(name, *arguments)`.
 
-    def __init__(self, questions, answers, notebook: int):
-        self.questions, self.answers, self.notebook = questions, answers, notebook
+    `notebook` is the number of its process, `kept` a dict that later questions of the same notebook find again.
+    """
+
+    def __init__(self, questions, answers, notebook: int, kept: dict):
+        self.questions, self.answers, self.notebook, self.kept = questions, answers, notebook, kept
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         """What a function of the notebook returns. Raises AssertionError where it raises."""
@@ -234,14 +254,22 @@ def verdict(question: Callable, call: Remote) -> str:
     return RIGHT
 
 
+def heard(question: Callable, questions: TextIO, answers: TextIO, notebook: int, file: Path) -> None:
+    """Judge and say the verdict; what the key keeps lies in `file`."""
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    said = verdict(question, Remote(questions, answers, notebook, kept))
+    file.write_text(json.dumps(kept))
+    print(json.dumps({"verdict": said}), file=questions, flush=True)  # noqa: T201 (a pipe)
+
+
 def main() -> None:
     """Judge the question that is the only argument, by key.py beside this file."""
     questions, sys.stdout = sys.stdout, sys.stderr  # what a key prints is no question
-    sys.path.append(str(Path(__file__).resolve().parent))
+    folder = Path(__file__).resolve().parent
+    sys.path.append(str(folder))
     import key
 
-    said = verdict(getattr(key, sys.argv[1]), Remote(questions, sys.stdin, os.getppid()))
-    print(json.dumps({"verdict": said}), file=questions, flush=True)
+    heard(getattr(key, sys.argv[1]), questions, sys.stdin, os.getppid(), folder / "kept.json")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MIB, GIB = 2**20, 2**30
 PRINTED = 64 * MIB  # bytes that a submission may send out of the sandbox
 ETC = ("alternatives", "hosts", "ld.so.cache", "nsswitch.conf", "passwd")
-# Inside the sandbox. The archive on standard output is the only thing that leaves it. --nproc is for what starts
-# thousands of processes between two looks.
-GRADE = """ulimit -c 0; prlimit --pid $$ --nproc=4096 >&2
-mkdir /tmp/out && otter run -a /autograder.zip -o /tmp/out --no-logo /submission.ipynb >&2 && tar -c -C /tmp/out ."""
+# Inside the sandbox. --nproc is for what starts thousands of processes between two looks.
+GRADE = "ulimit -c 0; prlimit --pid $$ --nproc=4096 >&2; exec python -P /court/court.py"
+COURT = ("court.py", "judge.py")  # of this folder: who runs and judges a submission there
 IMAGE = "damm-lite-grading"
 DOCKERFILE = """\
 FROM python:3.11-slim
@@ -75,14 +75,33 @@ def isolated(limits: Limits) -> list[str]:
 
 def variables(programs: str, package: str, variant: int) -> dict[str, str]:
     """The environment of a submission: where programs and the book's package are, one thread, and whose data."""
-    every = dict(PATH=programs, HOME="/tmp", PYTHONPATH=package, OMP_NUM_THREADS="1", SCORE="/tmp/out/score")
+    every = dict(PATH=programs, HOME="/tmp", PYTHONPATH=f"{package}:/court", OMP_NUM_THREADS="1")
     return every | dict(DAMM_VARIANT=str(variant))
+
+
+def mounted(notebook: Path, autograder: Path) -> list[tuple[Path, str]]:
+    """What a submission finds in its sandbox, and where."""
+    court = [(Path(__file__).with_name(name), f"/court/{name}") for name in COURT]
+    return [(notebook, "/submission.ipynb"), (autograder, "/autograder.zip"), *court]
+
+
+def without_key(autograder: Path, folder: Path) -> tuple[Path, bytes]:
+    """(a copy of the autograder without its key, in `folder`; the key)."""
+    copy, key = folder / autograder.name, b""
+    with zipfile.ZipFile(autograder) as whole, zipfile.ZipFile(copy, "w") as rest:
+        for name in whole.namelist():
+            if name == "files/key.py":
+                key = whole.read(name)
+            else:
+                rest.writestr(name, whole.read(name))
+    return copy, key
 
 
 def bubblewrap(notebook: Path, autograder: Path, limits: Limits, variant: int = 0) -> list[str]:
     """The command that grades a notebook under bubblewrap."""
     command = isolated(limits)
-    command += ["--ro-bind", str(notebook), "/submission.ipynb", "--ro-bind", str(autograder), "/autograder.zip"]
+    for source, target in mounted(notebook, autograder):
+        command += ["--ro-bind", str(source), target]
     for name, value in variables(f"{Path(sys.executable).parent}:/usr/bin:/bin", str(ROOT), variant).items():
         command += ["--setenv", name, value]
     return [*command, "--chdir", "/tmp", "sh", "-c", GRADE]
@@ -93,11 +112,11 @@ def docker(notebook: Path, autograder: Path, limits: Limits, variant: int = 0) -
     client."""
     memory = f"{int(limits.memory * GIB)}b"
     user = f"{os.getuid()}:{os.getgid()}" if hasattr(os, "getuid") else "65534:65534"  # who may read the files
-    command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--user", user]
+    command = ["docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--user", user]
     command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", str(limits.processes)]
     command += ["--memory", memory, "--memory-swap", memory, "--cpus", "1"]
     command += ["--tmpfs", f"/tmp:rw,exec,mode=1777,size={int(limits.disk * GIB)}", "--workdir", "/tmp"]
-    for source, target in ((notebook, "/submission.ipynb"), (autograder, "/autograder.zip")):
+    for source, target in mounted(notebook, autograder):
         command += ["--mount", f"type=bind,source={source},target={target},readonly"]
     for name, value in variables("/usr/local/bin:/usr/bin:/bin", "/book", variant).items():
         command += ["--env", f"{name}={value}"]
@@ -138,11 +157,13 @@ def used(process: psutil.Process) -> tuple[float, int]:
     return held / GIB, count
 
 
-def run(command: list[str], limits: Limits) -> tuple[bytes, str]:
-    """Run a command within limits; (its standard output, "") or (b"", why there is none)."""
+def run(command: list[str], limits: Limits, told: bytes = b"") -> tuple[bytes, str]:
+    """Run a command, which is told something, within limits; (its standard output, "") or (b"", why there is none)."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         start = time.monotonic()
-        process = psutil.Popen(command, stdout=output, stderr=errors, start_new_session=True)
+        process = psutil.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=errors, start_new_session=True)
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # a pipe, which nobody can read a second time
+            process.stdin.write(told)
         reason = ""
         while process.poll() is None and not reason:
             memory, processes = used(process)
@@ -166,6 +187,13 @@ def run(command: list[str], limits: Limits) -> tuple[bytes, str]:
         if process.returncode:
             return b"", f"grading stopped: {last_line(errors.read().decode(errors='replace'))}"
         return output.read(), ""
+
+
+def grade(make: Command, notebook: Path, autograder: Path, limits: Limits, variant: int = 0) -> tuple[bytes, str]:
+    """Grade a notebook in the sandbox whose commands `make` makes; what `run` returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        tests, key = without_key(autograder, Path(folder).resolve())
+        return run(make(notebook, tests, limits, variant), limits, key)
 
 
 def build() -> list[str]:

@@ -5,9 +5,7 @@ notebook, where a cheat may take the counter off; so the time that the notebook'
 here, too, and compared with that of a fair entry.
 """
 
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +20,6 @@ from judge import near
 EACH, SEED, EVALUATIONS = 32, 8_240_611, 8  # patches of each kind
 BATCH = 32
 WORK = 1.75  # times the seconds of the book's gate with as many evaluations
-GAIN = Path(__file__).with_name("gain.json")
 
 
 def price(gamma, rows):
@@ -117,8 +114,8 @@ def seconds_spent(pid):
 
 
 def q4(call):
-    """Also writes the gain for the questions below, and the score where `SCORE` says."""
-    GAIN.unlink(missing_ok=True)
+    """Also keeps the gain for the questions below, and the score of the competition."""
+    call.kept.pop("gain", None)
     scores, others, spent, fair = [], [], 0, 0
     call("begin")
     for batch in chunks(hidden_patches(), BATCH):
@@ -134,18 +131,17 @@ def q4(call):
         assert spent <= WORK * fair, f"{spent:.1f} seconds of work, where a fair entry takes {fair:.1f}"
     score, other = (float(torch.cat(some).mean()) for some in (scores, others))
     assert score > other - 0.03, f"{score:.4f}, the gate of chapter 8 {other:.4f}"
-    Path(os.environ.get("SCORE", os.devnull)).write_text(f"{score:.4f}")
-    GAIN.write_text(json.dumps(score - other))
+    call.kept.update(score=score, gain=score - other)
 
 
-def gain():
-    assert GAIN.is_file(), "no entry that counts"
-    return json.loads(GAIN.read_text())
+def gain(call):
+    assert "gain" in call.kept, "no entry that counts"
+    return call.kept["gain"]
 
 
 def q4_above(call):
-    assert gain() > 0.001, f"gain {gain():.4f}"
+    assert gain(call) > 0.001, f"gain {gain(call):.4f}"
 
 
 def q4_clear(call):
-    assert gain() > 0.002, f"gain {gain():.4f}"
+    assert gain(call) > 0.002, f"gain {gain(call):.4f}"
