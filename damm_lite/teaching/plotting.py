@@ -26,7 +26,6 @@ _NUCLEI = LinearSegmentedColormap.from_list("nuclei", ["#020a1c", "#08306b", "#2
 COLOURS = {"primary": "#238b45", "secondary": "#2171b5", "target": "#b63679", "confidence": "#21918c"}
 COLOURMAPS = {"primary": _VESSELS, "secondary": _NUCLEI, "target": "magma", "confidence": "viridis"}
 COLOURMAPS |= {"mri": "gray", "error": "magma"}
-MEASURED = "confidence", "error"  # numbers from 0 to 1, not pictures
 NAMES = {"primary": "vessels", "secondary": "nuclei", "target": "nanoparticles", "confidence": "confidence"}
 
 
@@ -51,7 +50,7 @@ def show_image(
     """
     image = image.numpy(force=True) if torch.is_tensor(image) else image
     image = np.asarray(image, dtype=float).squeeze()
-    low, high = limits or ((0, 1) if role in MEASURED else (-1, 1))
+    low, high = limits or ((0, 1) if role in ("confidence", "error") else (-1, 1))
     artist = ax.imshow(image, cmap=COLOURMAPS[role], vmin=low, vmax=high, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
@@ -78,8 +77,7 @@ def image_grid(
     unit: str = "µm",
 ) -> Figure:
     """A grid of images; `rows` is a list of (role, images), see `show_image`,
-    of which the first image gets the scale bar. A row of confidences or errors
-    gets a colour bar.
+    of which the first image gets the scale bar.
 
     `width` is that of an image in inches. Returns the figure.
     """
@@ -94,10 +92,7 @@ def image_grid(
                 axes[r, c].set_axis_off()
                 continue
             title = column_names[c] if r == 0 and column_names else ""
-            scale_bar = 0 if r or c else bar
-            artist = show_image(axes[r, c], images[c], role, title=title, pixel=pixel, bar=scale_bar, unit=unit)
-        if role in MEASURED:
-            figure.colorbar(artist, ax=axes[r, -1], shrink=0.9, ticks=[0, 0.5, 1])
+            show_image(axes[r, c], images[c], role, title=title, pixel=pixel, bar=0 if r or c else bar, unit=unit)
         if row_names:
             axes[r, 0].set_ylabel(row_names[r], fontsize=10)
     return figure
