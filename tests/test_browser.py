@@ -291,26 +291,6 @@ def test_a_shift_is_found_out(site):
     assert shift_of_widgets(site, "05_multimodal_branch.html", 390, has_room=False) > 0.1
 
 
-FIGURES = """() => [...document.querySelectorAll('.cell_output figure > img')].map(
-    (image) => [image.naturalWidth, image.clientWidth])"""
-
-
-def test_figures_can_be_read_on_a_phone(site):
-    """They keep up to 640 pixels of width, and are pushed sideways by finger or keyboard; the page is not."""
-    page, _, _ = visit(site, "12_brain_mri.html")
-    page.set_viewport_size({"width": 390, "height": 844})
-    widths = page.evaluate(FIGURES)
-    assert any(natural > 640 for natural, _ in widths)
-    assert all(abs(shown - min(natural, 640)) <= 1 for natural, shown in widths)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert violations(page) == []
-    wide = page.locator(".cell_output figure:has(> img)").nth([natural > 640 for natural, _ in widths].index(True))
-    wide.evaluate("(figure) => figure.focus()")
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function("(figure) => figure.scrollLeft > 0", arg=wide.element_handle())
-    page.close()
-
-
 @pytest.mark.skipif(IS_OFFLINE, reason="decks take reveal.js from a CDN, for which an offline site does not answer")
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_slides_open_and_turn(site, tmp_path, name):
