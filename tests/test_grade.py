@@ -1,13 +1,11 @@
 """Grading: a row for all that was handed in, right marks for the honest, a zero with its reason for the rest."""
 
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 
 import grade as command
 import make_assignments
+from court import archived
 from submissions import Submission
 from test_assignments import write_toy
 from test_sandbox import programs_in
@@ -39,22 +38,11 @@ except OSError:
 needs_bubblewrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap; install the package bubblewrap")
 
 
-def archive(**files):
-    """What comes out of the sandbox."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as tar:
-        for name, text in files.items():
-            member = tarfile.TarInfo(f"./{name.replace('_json', '.json')}")
-            member.size = len(text.encode())
-            tar.addfile(member, io.BytesIO(text.encode()))
-    return made.getvalue()
-
-
 def marked(points, **more):
     """The archive with so many of 2 points for one question."""
     question = {"name": "q1", "score": points, "max_score": 2, "visibility": "hidden", "output": "the secret"}
     public = {"name": "Public Tests", "visibility": "visible", "output": "q1 results: \ud83d all passed"}
-    return archive(results_json=json.dumps({"tests": [public, question]}), **more)
+    return archived(results_json=json.dumps({"tests": [public, question]}), **more)
 
 
 def submissions(count):
@@ -88,12 +76,12 @@ def test_the_table_has_the_order_of_names_whatever_ends_first(tmp_path):
 OUTPUTS = {
     "garbage": b"not an archive",
     "nothing": b"",
-    "no results": archive(other="x"),
-    "no json": archive(results_json="{"),
-    "no tests": archive(results_json="{}"),
-    "no list": archive(results_json='{"tests": 3}'),
-    "empty list": archive(results_json='{"tests": []}'),
-    "no output": archive(results_json='{"tests": [{"name": "q1", "max_score": 2}]}'),
+    "no results": archived(other="x"),
+    "no json": archived(results_json="{"),
+    "no tests": archived(results_json="{}"),
+    "no list": archived(results_json='{"tests": 3}'),
+    "empty list": archived(results_json='{"tests": []}'),
+    "no output": archived(results_json='{"tests": [{"name": "q1", "max_score": 2}]}'),
     "a score in words": marked(2, score="infinite luck"),
 }
 
