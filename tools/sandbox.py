@@ -47,7 +47,7 @@ On macOS and Windows install Docker, start it, and run once: python tools/sandbo
 class Limits:
     """What one submission may use."""
 
-    seconds: float = 600
+    seconds: float = 900
     memory: float = 4  # GiB, of all its processes together
     disk: float = 1  # GiB
     processes: int = 256
