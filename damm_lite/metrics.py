@@ -7,8 +7,8 @@ of it would be a number without meaning.
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from damm_lite.data import check_tensor
@@ -101,7 +101,9 @@ def gate_auroc(confidence: Tensor, divergent: Tensor) -> float:
         raise ValueError("confidence: expected numbers in [0, 1], got NaN or others")
     if divergent.min() == divergent.max():
         raise ValueError("divergent: expected both consistent and divergent pairs")
-    return float(binary_auroc(1 - confidence, divergent))
+    ranks, many = rankdata(confidence), int(divergent.sum())  # ties share a rank
+    wins = ranks[divergent.numpy() == 0].sum() - (fewer := len(ranks) - many) * (fewer + 1) / 2
+    return float(wins / (many * fewer))
 
 
 def _checked_pair(x0, target):

@@ -20,6 +20,7 @@ import court
 import damm_lite as dl
 import judge
 import make_assignments
+import measures
 import sandbox
 from cheating import read
 from course import variant
@@ -249,7 +250,8 @@ def grader(tmp_path_factory):
 
     def start(name):
         folder, master = tmp_path_factory.mktemp(name), MASTERS[name]
-        shutil.copy(ROOT / "tools" / "judge.py", folder)
+        for file in make_assignments.JUDGING:
+            shutil.copy(ROOT / "tools" / file, folder)
         key = (master.parent / "keys" / f"{master.stem}.py").read_text()
         (folder / "key.py").write_text(key.replace("EACH, SEED, EVALUATIONS = 32,", "EACH, SEED, EVALUATIONS = 2,"))
         command = [sys.executable, Path(__file__).with_name("cheating.py"), master]
@@ -299,16 +301,16 @@ def test_all_that_a_forward_pass_reads_is_counted():
     whole = dl.MMFM(16).eval()
     own = [*whole.parameters(), *(buffer for buffer in whole.buffers() if buffer.is_floating_point())]
     expected = sum(tensor.numel() for tensor in own)
-    assert judge.weights_used(whole, *streams) == expected
+    assert measures.weights_used(whole, *streams) == expected
     kept, array = [whole], np.ones(500, np.float32)
     for module, more in (
         (lambda a, d: kept[0](a, d), 0),
         (lambda a, d: whole(a, d) + torch.from_numpy(array).sum(), 500),
         (lambda a, d: whole(a, d) + torch.zeros(7).sum(), 0),
     ):
-        assert judge.weights_used(module, *streams) == expected + more
+        assert measures.weights_used(module, *streams) == expected + more
     with torch.inference_mode():
-        assert judge.weights_used(whole, *streams) == expected
+        assert measures.weights_used(whole, *streams) == expected
 
 
 SCALE = torch.rand(1, 4, 1, 1)
@@ -332,7 +334,7 @@ PLAIN = {
 @pytest.mark.parametrize("name", [*GATED, *PLAIN])
 def test_a_gate_is_a_factor_that_matters(name):
     a, d, *others = torch.randn(4, 2, 4, 6, 6)
-    found = judge.largest_gate((GATED | PLAIN)[name], [a, d], others)
+    found = measures.largest_gate((GATED | PLAIN)[name], [a, d], others)
     assert found > 0.1 if name in GATED else found < 0.01
 
 
@@ -538,7 +540,7 @@ def test_points_are_capped_by_right_verdicts_alone():
     assert court.capped(results, {"q1": tests}, {"q1": ["right"]})["tests"][1]["score"] == 3
 
 
-def test_labels_of_all_masters_are_found(tmp_path):
+def test_labels_of_all_masters_are_found():
     """What a hidden test asks for is read from its code, in whichever quotes."""
     for master in MASTERS.values():
         for _, code in [test for tests in read(master)[1].values() for test in tests]:
@@ -554,3 +556,4 @@ def test_the_chapter_counts_the_cheats():
     counted = re.search(r"tries (\d+) cheats: (\d+) get no point, and (\d+) get 2 or 3", text).groups()
     assert counted == (str(len(CHEATS)), str(deserved.count(0)), str(some))
     assert {0, 2, 3} == set(deserved)
+    assert "Six more, in the sandbox" in text and len(FAKES) == 6

@@ -56,8 +56,8 @@ def test_docker_gets_the_same_limits_and_reaches_nothing_else():
     ):
         assert part in text, part
     assert made[:3] == ["docker", "run", "--rm"] and made[-1] == sandbox.GRADE
-    assert all(f"{ROOT}/tools/{name},target=/court/{name},readonly" in text for name in ("court.py", "judge.py"))
-    assert text.count("--mount") == 4 and "--volume" not in text and "privileged " not in text.replace("new-", "")
+    assert all(f"{ROOT}/tools/{name},target=/court/{name},readonly" in text for name in sandbox.COURT)
+    assert text.count("--mount") == 5 and "--volume" not in text and "privileged " not in text.replace("new-", "")
     copied = [line.split()[1:-1] for line in sandbox.DOCKERFILE.splitlines() if line.startswith("COPY")]
     assert all((ROOT / name).exists() and name != "book" for names in copied for name in names)
 

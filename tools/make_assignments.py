@@ -36,9 +36,10 @@ import yaml
 from course import DETAILS, read_table, variant
 from damm_lite.experiments.jobs import usable_cores
 
-ROOT, JUDGE = Path(__file__).resolve().parents[1], Path(__file__).with_name("judge.py")
+ROOT, HERE = Path(__file__).resolve().parents[1], Path(__file__).parent
 MASTERS, OUT = ROOT / "book" / "assignments", ROOT / "_build" / "assignments"
 PINNED = "install -q otter-grader", f"install -q otter-grader=={version('otter-grader')}"  # as the tests were made
+JUDGING = "judge.py", "measures.py"
 HEADING = "# ASSIGNMENT CONFIG\n"
 # What all assignments share; a master can set otherwise.
 SETTINGS = {"check_all_cell": True, "export_cell": False, "show_question_points": True}
@@ -58,8 +59,9 @@ def assign(master, folder, **settings):
     folder.mkdir()
     if (key := master.parent / "keys" / f"{master.stem}.py").is_file():
         shutil.copy(key, folder / "key.py")
-        shutil.copy(JUDGE, folder)
-        settings["autograder_files"] = ["judge.py", "key.py"]
+        for name in JUDGING:
+            shutil.copy(HERE / name, folder)
+        settings["autograder_files"] = [*JUDGING, "key.py"]
     cell.source = HEADING + yaml.safe_dump(SETTINGS | yaml.safe_load(cell.source) | settings)
     nbformat.write(notebook, folder / master.name)
     command = [Path(sys.executable).parent / "otter", "assign", folder / master.name, folder / "made"]

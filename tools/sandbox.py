@@ -25,7 +25,7 @@ PRINTED = 64 * MIB  # bytes that a submission may send out of the sandbox
 ETC = ("alternatives", "hosts", "ld.so.cache", "nsswitch.conf", "passwd")
 # Inside the sandbox. --nproc is for what starts thousands of processes between two looks.
 GRADE = "ulimit -c 0; prlimit --pid $$ --nproc=4096 >&2; exec python -P /court/court.py"
-COURT = ("court.py", "judge.py")  # of this folder: who runs and judges a submission there
+COURT = ("court.py", "judge.py", "measures.py")  # of this folder: who runs and judges a submission there
 IMAGE = "damm-lite-grading"
 DOCKERFILE = """\
 FROM python:3.11-slim

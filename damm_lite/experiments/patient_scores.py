@@ -18,10 +18,10 @@ from damm_lite.brains.synthetic import BRAIN_DIVERGENCES, consistent_contrast
 from damm_lite.distributions import crps
 from damm_lite.experiments.methods import MULTI, UNI, Budget, Tuned, draw_gated, stochastic
 from damm_lite.experiments.statistics import holm, paired_t
-from damm_lite.experiments.study import SHARPNESS, drawn, sampled
-from damm_lite.gates import DAMMP, mean_within, upsample
+from damm_lite.experiments.study import choose, drawn, sampled
+from damm_lite.gates import DAMMP, mean_within
 from damm_lite.intervals import conformal_margin, missed, sample_interval
-from damm_lite.metrics import evaluate_inside, ssim
+from damm_lite.metrics import evaluate_inside
 from damm_lite.predict import predict
 from damm_lite.schedules import NoiseSchedule
 
@@ -72,24 +72,13 @@ def tune(model: torch.nn.Module, schedule: NoiseSchedule, batch: dict, budget: B
     """
     fewer = replace(budget, num_samples=2)
     uni = draw(UNI, model, schedule, Tuned(), fewer, batch).mean(dim=0)
-    several = [with_second(batch, kind) for kind in KINDS]
-    multi = torch.cat([draw(MULTI, model, schedule, Tuned(), fewer, one).mean(dim=0) for one in several])
-    confidence, maps = map(torch.cat, zip(*(confidence_in_brain(model, schedule, x) for x in several), strict=True))
-    uni, target = (x.repeat(len(KINDS), 1, 1, 1) for x in (uni, batch["target"]))
-    weight = torch.ones(len(target)).where(torch.arange(len(target)) >= len(batch["target"]), len(KINDS) - 1)
-
-    def mean_score(x0):
-        return float((weight * x0).sum())
-
-    scores = [ssim(x, target) for x in (uni, multi)]
-    gammas = [0.0, *confidence.sort().values.tolist(), 1.0]
-    gamma = max(gammas, key=lambda g: mean_score(torch.where(confidence < g, *scores)))
-
-    def mixed(sharpness):
-        share = torch.sigmoid(sharpness * torch.logit(upsample(maps[:, None], 4)))
-        return mean_score(ssim(share * multi + (1 - share) * uni, target))
-
-    return Tuned(gamma=gamma, sharpness=max(SHARPNESS, key=mixed))
+    several = {kind: with_second(batch, kind) for kind in KINDS}
+    multi = {kind: draw(MULTI, model, schedule, Tuned(), fewer, one).mean(dim=0) for kind, one in several.items()}
+    believed = {kind: confidence_in_brain(model, schedule, one) for kind, one in several.items()}
+    order = ["none"] * (len(KINDS) - 2) + list(KINDS)  # as scanned as often as all others together
+    confidence, maps = (torch.cat([believed[kind][i] for kind in order]) for i in (0, 1))
+    uni, target = (x.repeat(len(order), 1, 1, 1) for x in (uni, batch["target"]))
+    return choose(uni, torch.cat([multi[kind] for kind in order]), confidence, maps, target)
 
 
 def interval(samples: Tensor) -> tuple[Tensor, Tensor]:

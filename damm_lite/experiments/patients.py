@@ -62,6 +62,7 @@ TRAININGS = {
     "regression": (partial(unet, RegressionUNet, *BOTH), squared_error, 0.0),
     "regression, mismatches": (partial(unet, RegressionUNet, *BOTH), squared_error, MISMATCHES),
     "concatenation": (partial(unet, UNet, *BOTH), squared_error, 0.0),
+    "concatenation, mismatches": (partial(unet, UNet, *BOTH), squared_error, MISMATCHES),
     "ours": (damm, our_loss, MISMATCHES),
 }
 

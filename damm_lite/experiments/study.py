@@ -113,14 +113,20 @@ def tune_gates(model: torch.nn.Module, schedule: object, batch: dict, budget: Bu
         drawn(partial(sampled, gate, model, schedule, Tuned(), budget), batch, CALIBRATION_SEED)[0].mean(dim=0)
         for gate in (UNI, MULTI)
     )
-    confidence, maps = confidences(model, schedule, batch)
-    scores = [ssim(x, batch["target"]) for x in (uni, multi)]
+    return choose(uni, multi, *confidences(model, schedule, batch), batch["target"])
+
+
+def choose(uni: Tensor, multi: Tensor, confidence: Tensor, maps: Tensor, target: Tensor) -> Tuned:
+    """The gamma and the sharpness with the best mean SSIM, by what both branches
+    say (B, 1, H, W), c (B,) and its maps (B, h, w).
+    """
+    scores = [ssim(x, target) for x in (uni, multi)]
     gammas = [0.0, *confidence.sort().values.tolist(), 1.0]
     gamma = max(gammas, key=lambda g: torch.where(confidence < g, *scores).mean().item())
 
     def mixed(sharpness):
         share = torch.sigmoid(sharpness * torch.logit(upsample(maps[:, None], 4)))
-        return ssim(share * multi + (1 - share) * uni, batch["target"]).mean().item()
+        return ssim(share * multi + (1 - share) * uni, target).mean().item()
 
     return Tuned(gamma=gamma, sharpness=max(SHARPNESS, key=mixed))
 

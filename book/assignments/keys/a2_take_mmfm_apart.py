@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import damm_lite as dl
 from damm_lite.experiments.statistics import equivalence, paired_t
-from judge import near, weights_used
+from judge import near
+from measures import weights_used
 
 VARIANT = int(os.environ.get("DAMM_VARIANT", "0"))
 PARTS, SEEDS, FIRST = ("mask_uni", "mask_multi", "excite"), (0, 1), 21 + VARIANT
