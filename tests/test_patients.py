@@ -11,7 +11,7 @@ from scipy import stats
 
 from damm_lite.brains.cases import patient_of
 from damm_lite.brains.synthetic import SyntheticBrains
-from damm_lite.experiments import patient_scores, patients
+from damm_lite.experiments import held_out, patient_scores, patients
 from damm_lite.metrics import evaluate_inside
 from damm_lite.schedules import shifted_schedule
 
@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_metrics_patient_by_patient(sets):
     batch = patients.some_of(sets[2], 4)
     noise = torch.randn((3, *batch["target"].shape), generator=torch.Generator().manual_seed(0))
     samples = (batch["target"] + 0.1 * noise).clamp(-1, 1)
-    table = patient_scores.scores_of(samples, batch, margin=0.05)
+    table = held_out.scores_of(samples, batch, margin=0.05)
     assert list(table["case"]) == list(sets[2])
     inside = batch["mask"][4:] == 1
     mean, target = samples.mean(dim=0).masked_fill(batch["mask"] == 0, -1)[4:], batch["target"][4:]
@@ -99,8 +99,8 @@ def test_scores_are_those_of_the_metrics_patient_by_patient(sets):
 def test_a_single_guess_has_the_error_as_crps_and_an_interval_of_its_own(sets):
     batch = patients.some_of(sets[2], 4)
     guess = (batch["target"] * 0.9)[None]
-    assert patient_scores.scores_of(guess, batch)["covered"].max() < 0.2
-    table = patient_scores.scores_of(guess, batch, margin=0.1)
+    assert held_out.scores_of(guess, batch)["covered"].max() < 0.2
+    table = held_out.scores_of(guess, batch, margin=0.1)
     assert np.allclose(table["crps"], table["mae"])
     assert (table["covered_widened"] == 1).all()
     assert np.allclose(table["width"], 0.1)
@@ -110,9 +110,9 @@ def test_a_margin_holds_on_the_patients_that_it_is_taken_from(sets):
     batch = patients.some_of(sets[1], patients.CALIBRATION_SLICES)
     noise = torch.randn((4, *batch["target"].shape), generator=torch.Generator().manual_seed(1))
     samples = (batch["target"] + 0.3 * noise[:1] + 0.05 * noise).clamp(-1, 1)
-    table = patient_scores.scores_of(samples, batch, patient_scores.margin_of(samples, batch))
+    table = held_out.scores_of(samples, batch, held_out.margin_of(samples, batch))
     assert table["covered"].mean() < 0.5
-    assert table["covered_widened"].mean() >= patient_scores.LEVEL
+    assert table["covered_widened"].mean() >= held_out.LEVEL
 
 
 @pytest.mark.parametrize("start", ["nothing", "phantom"])
@@ -145,12 +145,12 @@ def test_a_believer_is_scored_as_its_multi_modal_branch(sets):
     """A gate that believes everything draws what the multi-modal branch draws."""
     batch = patients.some_of(sets[2], 2)
     torch.manual_seed(0)
-    model, schedule = patients.damm().eval(), shifted_schedule()
+    model, schedule = held_out.damm().eval(), shifted_schedule()
     budget = replace(patients.BUDGET, size=32, num_steps=2, num_samples=2)
-    everything = patient_scores.Tuned(gamma=0.0)
+    everything = held_out.Tuned(gamma=0.0)
     found = [
-        patient_scores.draw(use, model, schedule, everything, budget, batch)
-        for use in (patient_scores.draw_patch, patients.MULTI)
+        held_out.draw(use, (model, schedule), everything, budget, batch)
+        for use in (held_out.draw_patch, held_out.MULTI)
     ]
     assert torch.equal(*found)
 

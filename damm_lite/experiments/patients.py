@@ -31,22 +31,11 @@ from damm_lite.brains.nifti import read_nifti
 from damm_lite.brains.synthetic import SyntheticBrains
 from damm_lite.data import stack
 from damm_lite.experiments.baselines import HistogramMatching, KNNBaseline
-from damm_lite.experiments.methods import MISMATCHES, MULTI, PIXEL, UNI, Budget, Tuned, begin, damm, draw_unet, unet
-from damm_lite.experiments.patient_scores import (
-    KINDS,
-    confidence_in_brain,
-    draw,
-    draw_patch,
-    margin_of,
-    scores_of,
-    tune,
-    with_second,
-)  # fmt: skip
+from damm_lite.experiments.held_out import BOTH, TRAININGS, judged, untrained
+from damm_lite.experiments.methods import Budget, Trained, begin
+from damm_lite.experiments.patient_scores import by_kind
 from damm_lite.experiments.study import folder_name
-from damm_lite.losses import our_loss, squared_error
-from damm_lite.metrics import gate_auroc
-from damm_lite.schedules import NoiseSchedule, shifted_schedule
-from damm_lite.unet import RegressionUNet, UNet
+from damm_lite.schedules import shifted_schedule
 
 SOURCES = {"flair": ("t1", "t2"), "t1ce": ("t1", "t2"), "t2": ("t1", "flair")}  # target: (primary, secondary)
 FOLDS = {"flair": 5, "t1ce": 2, "t2": 2}
@@ -54,17 +43,6 @@ BUDGET = Budget(size=64, steps=400, batch_size=8, num_steps=10, num_samples=8)
 TRAINING_SLICES, CALIBRATION_SLICES, SLICES = 32, 10, 6  # of each case
 PHANTOMS, COPIES, CALIBRATION_PATIENTS = 480, 16, 2
 MISSING = 0.05  # of the brain, in a scan that is not used
-BOTH = "primary", "secondary"
-# The endings of methods that are also tried on second contrasts that diverge, and whose intervals are widened.
-IN_FULL = "", ", patch"
-# What is trained: the network, its loss, and the share of made mismatches.
-TRAININGS = {
-    "regression": (partial(unet, RegressionUNet, *BOTH), squared_error, 0.0),
-    "regression, mismatches": (partial(unet, RegressionUNet, *BOTH), squared_error, MISMATCHES),
-    "concatenation": (partial(unet, UNet, *BOTH), squared_error, 0.0),
-    "concatenation, mismatches": (partial(unet, UNet, *BOTH), squared_error, MISMATCHES),
-    "ours": (damm, our_loss, MISMATCHES),
-}
 
 
 def read_cases(folder: Path, target: str, size: int) -> dict[str, list[dict]]:
@@ -104,14 +82,9 @@ def some_of(cases: dict[str, list[dict]], count: int) -> dict:
     return stack(items[i] for items in cases.values() for i in chosen)
 
 
-METHODS = {name: {"": draw_unet} for name in TRAININGS} | {
-    "ours": {", uni": UNI, ", multi": MULTI, ", patch": draw_patch, ", pixel": PIXEL}
-}
-
-
-def trained(name: str, start: str, items: list[dict], target: str, budget: Budget, folder: Path) -> torch.nn.Module:
-    """The network after the budget's steps on augmented `items`; with the start "phantom", after as many on simulated
-    patients before.
+def trained(name: str, start: str, items: list[dict], target: str, budget: Budget, folder: Path) -> Trained:
+    """The network, and its schedule, after the budget's steps on augmented
+    `items`; with the start "phantom", after as many on simulated patients before.
     """
     build, loss, corrupted = TRAININGS[name]
     if start == "phantom":
@@ -121,7 +94,7 @@ def trained(name: str, start: str, items: list[dict], target: str, budget: Budge
         *_, last = begin(build, loss, corrupted, budget, phantoms, 0, place)
         build = partial(with_weights, build, last.ema.state_dict())
     *_, last = begin(build, loss, corrupted, budget, Augmented(items, COPIES), 0, folder)
-    return last.ema.eval()
+    return last.ema.eval(), shifted_schedule()
 
 
 def with_weights(build: Callable[[], torch.nn.Module], state: dict) -> torch.nn.Module:
@@ -132,50 +105,15 @@ def with_weights(build: Callable[[], torch.nn.Module], state: dict) -> torch.nn.
 
 
 def run(name: str, start: str, target: str, sets: list[dict], budget: Budget, folder: Path) -> pd.DataFrame:
-    """Train on the first of three sets of cases, tune on the second, score on the third; `scores_of` for each method
-    and kind of second contrast.
-    """
-    train, calibration, test = sets
-    items = [item for these in train.values() for item in these]
-    about, tables = dict(target=target, start=start), []
-    calibration, test = some_of(calibration, CALIBRATION_SLICES), some_of(test, SLICES)
+    """Train on the first of three sets of cases, tune on the second, score on the third; rows as `judged` has them."""
+    items = [item for these in sets[0].values() for item in these]
+    calibration, test = by_kind(some_of(sets[1], CALIBRATION_SLICES)), by_kind(some_of(sets[2], SLICES))
     if name == "untrained":
-        simple = {f"copy of {SOURCES[target][1]}": HistogramMatching(items), "voxel by voxel": KNNBaseline(items)}
-        for (method, use), kind in product(simple.items(), KINDS):
-            margin = margin_of(use(calibration)[None], calibration)
-            scores = scores_of(use(with_second(test, kind))[None], test, margin)
-            tables.append(scores.assign(method=method, kind=kind, **about))
-        return pd.concat(tables)
-    model, schedule = trained(name, start, items, target, budget, folder), shifted_schedule()
-    tuned = tune(model, schedule, calibration, budget) if name == "ours" else Tuned()
-    about |= dict(parameters=sum(p.numel() for p in model.parameters()), gamma=tuned.gamma, sharpness=tuned.sharpness)
-    confidence = confidences(model, schedule, test) if name == "ours" else {}
-    for ending, use in METHODS[name].items():
-        sample = partial(draw, use, model, schedule, tuned, budget)
-        margin = margin_of(sample(calibration), calibration) if ending in IN_FULL else None
-        for kind in KINDS if ending in IN_FULL else ["none"]:
-            samples = sample(with_second(test, kind))
-            scores = scores_of(samples, test, margin).assign(method=name + ending, kind=kind, **about)
-            if confidence:
-                scores["confidence"] = confidence[kind].mean(dim=1).numpy()
-                scores["believed"] = (confidence[kind] >= tuned.gamma).double().mean(dim=1).numpy()
-                scores["auroc"] = [auroc(*pair) for pair in zip(confidence["none"], confidence[kind], strict=True)]
-                alone = scores_of(samples[:1], test, margin)
-                tables.append(alone.assign(method=f"{name}{ending}, one sample", kind=kind, **about))
-            tables.append(scores)
-    return pd.concat(tables)
-
-
-def confidences(model: torch.nn.Module, schedule: NoiseSchedule, batch: dict) -> dict[str, torch.Tensor]:
-    """The confidence (cases, SLICES) in each kind of second contrast."""
-    found = {kind: confidence_in_brain(model, schedule, with_second(batch, kind))[0] for kind in KINDS}
-    return {kind: confidence.reshape(-1, SLICES) for kind, confidence in found.items()}
-
-
-def auroc(as_scanned: torch.Tensor, changed: torch.Tensor) -> float:
-    """How well confidence tells slices (n,) of a patient from the same ones with another second contrast."""
-    divergent = torch.arange(2 * len(changed)) >= len(as_scanned)
-    return gate_auroc(torch.cat([as_scanned, changed]), divergent)
+        methods = {f"copy of {SOURCES[target][1]}": HistogramMatching(items), "voxel by voxel": KNNBaseline(items)}
+        table = untrained(methods, calibration, test)
+    else:
+        table = judged(name, trained(name, start, items, target, budget, folder), calibration, test, budget)
+    return table.assign(target=target, start=start)
 
 
 def sets_of(cases: dict[str, list[dict]], folds: list[list[str]], fold: int) -> list[dict]:
