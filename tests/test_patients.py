@@ -118,6 +118,7 @@ def test_a_margin_holds_on_the_patients_that_it_is_taken_from(sets):
 @pytest.mark.parametrize("start", ["nothing", "phantom"])
 def test_a_tiny_run_of_ours(sets, tmp_path, start, monkeypatch):
     monkeypatch.setattr(patients, "PHANTOMS", 8)
+    monkeypatch.setattr(patients, "PHANTOM_STEPS", 3)
     budget = replace(patients.BUDGET, size=32, steps=2, batch_size=2, num_steps=2, num_samples=2)
     table = patients.run("ours", start, "flair", sets, budget, tmp_path / "run")
     assert set(table["case"]) == set(sets[2])

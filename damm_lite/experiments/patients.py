@@ -15,7 +15,7 @@ folder has a row for each target, patient, kind of second contrast and method.
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -41,7 +41,7 @@ SOURCES = {"flair": ("t1", "t2"), "t1ce": ("t1", "t2"), "t2": ("t1", "flair")}  
 FOLDS = {"flair": 5, "t1ce": 2, "t2": 2}
 BUDGET = Budget(size=64, steps=400, batch_size=8, num_steps=10, num_samples=8)
 TRAINING_SLICES, CALIBRATION_SLICES, SLICES = 32, 10, 6  # of each case
-PHANTOMS, COPIES, CALIBRATION_PATIENTS = 480, 16, 2
+PHANTOMS, PHANTOM_STEPS, COPIES, CALIBRATION_PATIENTS = 480, 1600, 16, 2
 MISSING = 0.05  # of the brain, in a scan that is not used
 
 
@@ -82,16 +82,23 @@ def some_of(cases: dict[str, list[dict]], count: int) -> dict:
     return stack(items[i] for items in cases.values() for i in chosen)
 
 
+@cache
+def phantoms_of(size: int, target: str) -> list[dict]:
+    """Slices of simulated patients to begin with."""
+    slices = SyntheticBrains(PHANTOMS, size, 1, 0.0, target, *SOURCES[target])
+    return [{key: item[key] for key in ("target", *BOTH)} for item in slices]
+
+
 def trained(name: str, start: str, items: list[dict], target: str, budget: Budget, folder: Path) -> Trained:
     """The network, and its schedule, after the budget's steps on augmented
-    `items`; with the start "phantom", after as many on simulated patients before.
+    `items`; with the start "phantom", after `PHANTOM_STEPS` on simulated
+    patients before.
     """
     build, loss, corrupted = TRAININGS[name]
     if start == "phantom":
-        phantoms = SyntheticBrains(PHANTOMS, budget.size, 1, 0.0, target, *SOURCES[target])
-        phantoms = [{key: item[key] for key in ("target", *BOTH)} for item in phantoms]
-        place = folder.parent / folder_name(f"simulated, {name}", 0)
-        *_, last = begin(build, loss, corrupted, budget, phantoms, 0, place)
+        longer, place = replace(budget, steps=PHANTOM_STEPS), folder.parent / folder_name(f"simulated, {name}", 0)
+        phantoms = Augmented(phantoms_of(budget.size, target), COPIES)
+        *_, last = begin(build, loss, corrupted, longer, phantoms, 0, place)
         build = partial(with_weights, build, last.ema.state_dict())
     *_, last = begin(build, loss, corrupted, budget, Augmented(items, COPIES), 0, folder)
     return last.ema.eval(), shifted_schedule()
