@@ -11,7 +11,7 @@ book: .venv/installed $(if $(OFFLINE),web/node_modules/installed)
 	$(RUN)jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W
 	@echo "Open file://$(CURDIR)/_build/html/index.html"
 
-# The package's own tests, for those who change its code: about a minute.
+# The package's own tests, for those who change its code: a few minutes.
 UNIT = ablate augment baselines checkpoint damm finetune fluorescence gates house inference losses metrics mri \
     nifti predict properties reference_network samplers schedules simulate train volumes whole_slide
 

@@ -27,7 +27,7 @@ def run_jobs(jobs: list[Job], folder: Path, scheduler: str | None = None) -> Non
     """Run jobs and write each table to `folder`/NAME.csv, whole or not at all,
     as soon as its job is done.
 
-    `scheduler` is the address of a Dask scheduler, e.g. "tcp://node:8786",
+    `scheduler` is the address of a Dask scheduler, e.g. `tcp://node:8786`,
     whose workers have this package; a job whose worker dies is given to
     another, and given up where it kills several. Without one the jobs run
     here, one after the other. A job that fails ends nothing but itself: at the
