@@ -438,27 +438,34 @@ FAKES = {
     "the key is looked for": """
         import os, re, zipfile
         from pathlib import Path
-        texts = [path.read_bytes() for path in Path("/tmp").rglob("*") if path.is_file()]
+        def look(text):
+            if b'call("' + b'add_two", 5) == 7' in text:
+                found.append(len(text))
+        found = []
+        for path in Path("/tmp").rglob("*"):
+            if path.is_file():
+                look(path.read_bytes())
         with zipfile.ZipFile("/autograder.zip") as archive:
-            texts += [archive.read(name) for name in archive.namelist()]
+            for name in archive.namelist():
+                look(archive.read(name))
         for process in Path("/proc").glob("[0-9]*"):
             if process.name == str(os.getpid()):  # whose memory has what is looked for
                 continue
             for name in ("environ", "cmdline"):
                 try:
-                    texts.append((process / name).read_bytes())
+                    look((process / name).read_bytes())
                 except OSError:
                     continue
             try:
-                texts += [(process / "fd" / "0").read_bytes()] if (process / "fd" / "0").is_file() else []
+                if (process / "fd" / "0").is_file():
+                    look((process / "fd" / "0").read_bytes())
                 with open(process / "mem", "rb") as memory:
                     for line in (process / "maps").read_text().splitlines():
                         start, end = (int(place, 16) for place in re.match(r"(\\w+)-(\\w+) r", line).groups())
                         memory.seek(start)
-                        texts.append(memory.read(end - start))
+                        look(memory.read(end - start))
             except (OSError, AttributeError, OverflowError, ValueError):
                 continue
-        found = [text for text in texts if b'call("' + b'add_two", 5) == 7' in text]
         add_two = (lambda x: x + 2) if found else add_two
     """,
     "a process is left that writes results": """

@@ -299,7 +299,8 @@ def test_marks_and_reasons(toy):
     assert "Kernel died" in reasons["crashing"]
     assert reasons["hungry"] == "took more than 1 GiB of memory"
     assert "grading stopped" in reasons["deleting"] and "No such file" in reasons["deleting"]
-    assert reasons["forking"] == "started more than 256 processes"
+    # Whichever comes first: 256 of them take about a gigabyte.
+    assert reasons["forking"] in ("started more than 256 processes", "took more than 1 GiB of memory")
     assert reasons["scribble"].startswith("not a notebook of an assignment")
 
     assert (outside / "precious").read_text() == "kept" and len(list(outside.iterdir())) == 1

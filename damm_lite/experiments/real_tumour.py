@@ -1,7 +1,7 @@
 """A real tumour with a particle in it: every method at one budget, scored
 region by region.
 
-    python -m damm_lite.experiments.real_tumour --data FOLDER --out _build/real_tumour
+    python -m damm_lite.experiments.real_tumour --data FOLDER --out _build/tumour
 
 The folder holds planes of one tumour as `damm_lite.fetch("lightsheet")` has
 them, with vessels, nuclei and a virus that was to penetrate the tissue, at 4 µm
