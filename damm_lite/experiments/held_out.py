@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from damm_lite.atomic import atomic_write
 from damm_lite.damm import DAMMNet
 from damm_lite.distributions import crps
 from damm_lite.experiments.methods import (
@@ -184,3 +186,20 @@ def auroc(as_taken: Tensor, changed: Tensor) -> float:
     """How well confidence tells items (n,) of a part from the same ones with another second image."""
     divergent = torch.arange(2 * len(changed)) >= len(as_taken)
     return gate_auroc(torch.cat([as_taken, changed]), divergent)
+
+
+def once(place: Path, make: Callable[[], pd.DataFrame], **about: object) -> None:
+    """Write the table that `make()` returns, with the columns `about`, to `place`/scores.csv, unless it is there."""
+    if not (place / "scores.csv").is_file():
+        table = make().assign(**about)
+        place.mkdir(parents=True, exist_ok=True)
+        with atomic_write(place / "scores.csv") as whole:
+            table.round(5).to_csv(whole, index=False)
+        print(place)
+
+
+def gather(path: Path, pattern: str) -> None:
+    """Write all tables beside `path` that match the pattern into that one file."""
+    done = [pd.read_csv(one) for one in sorted(path.parent.glob(pattern))]
+    with atomic_write(path) as whole:
+        pd.concat(done).to_csv(whole, index=False)

@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from damm_lite.atomic import atomic_write
 from damm_lite.brains.augment import Augmented
 from damm_lite.brains.brats import BraTSSliceDataset
 from damm_lite.brains.cases import patient_of
@@ -31,7 +30,7 @@ from damm_lite.brains.nifti import read_nifti
 from damm_lite.brains.synthetic import SyntheticBrains
 from damm_lite.data import stack
 from damm_lite.experiments.baselines import HistogramMatching, KNNBaseline
-from damm_lite.experiments.held_out import BOTH, TRAININGS, judged, untrained
+from damm_lite.experiments.held_out import BOTH, TRAININGS, gather, judged, once, untrained
 from damm_lite.experiments.methods import Budget, Trained, begin
 from damm_lite.experiments.patient_scores import by_kind
 from damm_lite.experiments.study import folder_name
@@ -150,15 +149,8 @@ def main() -> None:
         wanted = range(FOLDS[target]) if arguments.folds is None else arguments.folds
         for fold, start, name in product(wanted, arguments.starts, arguments.only):
             place = arguments.out / target / folder_name(f"{start}, {name}", fold)
-            if not (place / "scores.csv").is_file():
-                table = run(name, start, target, sets_of(cases, folds, fold), budget, place)
-                place.mkdir(parents=True, exist_ok=True)
-                with atomic_write(place / "scores.csv") as whole:
-                    table.assign(fold=fold).round(5).to_csv(whole, index=False)
-                print(place)
-            done = [pd.read_csv(path) for path in sorted(arguments.out.glob("*/*/scores.csv"))]
-            with atomic_write(arguments.out / "brains.csv") as whole:
-                pd.concat(done).to_csv(whole, index=False)
+            once(place, partial(run, name, start, target, sets_of(cases, folds, fold), budget, place), fold=fold)
+            gather(arguments.out / "brains.csv", "*/*/scores.csv")
 
 
 if __name__ == "__main__":

@@ -28,10 +28,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from damm_lite.atomic import atomic_write
 from damm_lite.data import stack, to_tensor
 from damm_lite.experiments.baselines import KNNBaseline
-from damm_lite.experiments.held_out import TRAININGS, Batches, judged, untrained
+from damm_lite.experiments.held_out import TRAININGS, Batches, gather, judged, once, untrained
 from damm_lite.experiments.methods import Budget, begin, unet
 from damm_lite.experiments.study import folder_name
 from damm_lite.losses import squared_error
@@ -191,15 +190,8 @@ def main() -> None:
     budget, tumour = replace(BUDGET, steps=arguments.steps, num_samples=arguments.samples), read_tumour(arguments.data)
     for region, name in product(arguments.regions, arguments.only):
         place = arguments.out / folder_name(name, region)
-        if not (place / "scores.csv").is_file():
-            table = run(name, tumour, region, budget, place)
-            place.mkdir(parents=True, exist_ok=True)
-            with atomic_write(place / "scores.csv") as whole:
-                table.round(5).to_csv(whole, index=False)
-            print(place)
-        done = [pd.read_csv(path) for path in sorted(arguments.out.glob("*/scores.csv"))]
-        with atomic_write(arguments.out / "tumour.csv") as whole:
-            pd.concat(done).to_csv(whole, index=False)
+        once(place, partial(run, name, tumour, region, budget, place))
+        gather(arguments.out / "tumour.csv", "*/scores.csv")
 
 
 if __name__ == "__main__":
