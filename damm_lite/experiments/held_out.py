@@ -9,7 +9,6 @@ regions `mask` and `lesion` to score in, and their part's name as `case`.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -139,9 +138,10 @@ def scores_of(samples: Tensor, batch: dict, margin: float | None = None) -> pd.D
 def untrained(methods: dict[str, Callable], calibration: Batches, test: Batches) -> pd.DataFrame:
     """Rows of `scores_of` for functions (batch) -> target (B, 1, H, W)."""
     tables = []
-    for (method, use), kind in product(methods.items(), test):
+    for method, use in methods.items():
         margin = margin_of(use(calibration["none"])[None], calibration["none"])
-        tables.append(scores_of(use(test[kind])[None], test["none"], margin).assign(method=method, kind=kind))
+        for kind, batch in test.items():
+            tables.append(scores_of(use(batch)[None], test["none"], margin).assign(method=method, kind=kind))
     return pd.concat(tables)
 
 
