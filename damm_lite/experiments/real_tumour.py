@@ -167,7 +167,8 @@ def run(name: str, tumour: Tumour, region: int, budget: Budget, folder: Path) ->
         batches_of(tumour, training, rows[i], f"region {i + 1}", budget.size) for i in (following, region)
     )
     if name == "untrained":
-        mean = stack(items)["target"].mean().item()
+        every = stack(items)
+        mean = every["target"][every["mask"] == 1].mean().item()
         methods = {"constant": lambda batch: torch.full_like(batch["target"], mean)}
         methods |= {name: by_pixel(items, *sources) for name, sources in PIXEL_BY_PIXEL.items()}
         return untrained(methods, calibration, test)
