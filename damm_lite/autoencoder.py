@@ -19,7 +19,7 @@ from damm_lite.fusion import MMFM, UAFM, JointConfidence
 from damm_lite.prediction_types import PredictsImage, PredictsPreconditioned
 from damm_lite.unet import ConvBlock, Down, UNetConfig, Up, check_images
 
-RANGE = 3.0  # standard deviations of the latents that become 1; what lies beyond is clipped
+RANGE = 3.0  # standard deviations of the latents that become 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Autoencoder(nn.Module):
     `train` and `fit` train it with `autoencoder_loss` on any items with a
     `target`; then `standardise` brings its latents to one scale. `encode` and
     `decode` lead from images (B, 1, H, W) in [-1, 1] to latents (B, C, H /
-    factor, W / factor) in [-1, 1] and back.
+    factor, W / factor) and back. Those of the images that set the scale lie in
+    [-1, 1] but for few; others may go beyond.
     """
 
     conditions = ("target", "eps")  # what training passes of a batch
@@ -88,8 +89,8 @@ class Autoencoder(nn.Module):
         return mean, log_variance.clamp(-20, 10)
 
     def encode(self, image: Tensor) -> Tensor:
-        """The latent of an image: its mean, scaled and kept in [-1, 1]."""
-        return ((self.moments(image)[0] - self.mean) / self.scale).clamp(-1, 1)
+        """The latent of an image: its mean, scaled."""
+        return (self.moments(image)[0] - self.mean) / self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
         """The image of a latent."""
@@ -109,7 +110,7 @@ def autoencoder_loss(
     target: Tensor,
     trusted: Tensor | None = None,
     *,
-    kl_weight: float = 1e-4,
+    kl_weight: float = 1e-3,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Mean |image - target|, plus `kl_weight` times the mean divergence of the
@@ -124,7 +125,8 @@ def autoencoder_loss(
 @torch.no_grad()
 def standardise(autoencoder: Autoencoder, images: Iterable[Tensor]) -> None:
     """Set the mean and scale of each latent channel, in place, from batches of
-    images: one standard deviation becomes 1/3.
+    images of the kind that is to be diffused: one standard deviation becomes
+    1/3.
     """
     latents = torch.cat([autoencoder.moments(batch)[0].transpose(0, 1).flatten(1) for batch in images], dim=1)
     autoencoder.mean.copy_(latents.mean(dim=1)[:, None, None])

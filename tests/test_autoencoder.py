@@ -16,6 +16,8 @@ from damm_lite.autoencoder import (
     autoencoder_loss,
     standardise,
 )
+from damm_lite.data import generator_of
+from damm_lite.predict import draw_sample
 from damm_lite.whole_slide import Tiling, predict_slide
 
 SMALL = AutoencoderConfig(4, (8, 16, 16))
@@ -31,7 +33,7 @@ def test_latents_are_smaller_by_the_factor(widths, factor):
     autoencoder, x = Autoencoder(config).eval(), torch.rand(2, 1, 64, 32) * 2 - 1
     latent = autoencoder.encode(x)
     assert config.factor == factor and latent.shape == (2, 8, 64 // factor, 32 // factor)
-    assert autoencoder.decode(latent).shape == x.shape and latent.abs().max() <= 1
+    assert autoencoder.decode(latent).shape == x.shape
     with pytest.raises(ValueError, match=r"image: expected shape \(B, 1, H, W\)"):
         autoencoder.encode(x.expand(-1, 2, -1, -1))
     if factor > 4:
@@ -124,9 +126,12 @@ def test_images_go_in_and_come_out(latent_network):
     plain.load_state_dict({k: x for k, x in latent_network.state_dict().items() if not k.startswith("autoencoder")})
     with torch.inference_mode():
         latents = [latent_network.to_latent(image) for image in pair]
-        by_hand = dl.predict(plain.eval(), schedule, *latents, 3, seed=4, num_samples=2).samples
-        decoded = torch.stack([latent_network.from_latent(sample) for sample in by_hand])
-    torch.testing.assert_close(found.samples, decoded, rtol=1e-4, atol=1e-4)
+        decoded = []
+        for number in range(2):
+            noise = [generator_of(seed, number) for seed in (4, 5, 6)]
+            sample, _ = draw_sample(plain.eval(), schedule, latents, noise, 3, dl.DAMMP())
+            decoded.append(latent_network.from_latent(sample))
+    torch.testing.assert_close(found.samples, torch.stack(decoded), rtol=1e-4, atol=1e-4)
 
 
 def test_training_moves_the_network_and_not_the_autoencoder(latent_network, tmp_path):

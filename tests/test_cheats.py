@@ -559,7 +559,7 @@ def test_labels_of_all_masters_are_found():
 def test_the_chapter_counts_the_cheats():
     deserved = [points for *_, points in CHEATS]
     some = len(deserved) - deserved.count(0)
-    text = (ROOT / "book" / "13_ablation_assignments.ipynb").read_text()
+    text = (ROOT / "book" / "14_ablation_assignments.ipynb").read_text()
     counted = re.search(r"tries (\d+) cheats: (\d+) get no point, and (\d+) get 2 or 3", text).groups()
     assert counted == (str(len(CHEATS)), str(deserved.count(0)), str(some))
     assert {0, 2, 3} == set(deserved)

@@ -23,7 +23,7 @@ from test_similarity import KIM, LEE, disguised
 from test_similarity import answered as work
 
 ROOT = Path(__file__).parents[1]
-CHAPTER = ROOT / "book" / "13_ablation_assignments.ipynb"
+CHAPTER = ROOT / "book" / "14_ablation_assignments.ipynb"
 RULES = """assignments:
   a1_toy: {title: A1, weight: 1, automatic: 2, written: {q2: 4}}
 late: {per_day: 10}

@@ -1,0 +1,125 @@
+"""Autoencoders, and what comes back of images: a table of chapter 13.
+
+    python -m damm_lite.experiments.autoencoders --out _build/latents/autoencoders
+    python -m damm_lite.experiments.autoencoders --out … --brains FOLDER
+
+Trains the autoencoders of `VARIANTS` on simulated images of all three kinds.
+`reconstructions.csv` has a row for each autoencoder, kind of image and held-out
+image. With --brains, a slice of each of some real patients, which none of them has seen, go
+through the first one, too.
+What is there is not done again, and an interrupted training goes on where it
+was.
+"""
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from damm_lite.autoencoder import RANGE, Autoencoder, AutoencoderConfig, autoencoder_loss, standardise
+from damm_lite.brains.brats import BraTSSliceDataset
+from damm_lite.data import stack
+from damm_lite.experiments.held_out import gather, once
+from damm_lite.experiments.runs import TRAIN_SEED
+from damm_lite.experiments.study import field_patches, folder_name
+from damm_lite.metrics import psnr, ssim
+from damm_lite.resumable import fit
+from damm_lite.schedules import shifted_schedule
+from damm_lite.train import TrainConfig
+from damm_lite.tumours.synthetic import SyntheticTumours
+
+IMAGES = {"target": "NP", "primary": "vessels", "secondary": "nuclei"}
+FIELD, FIELD_SEED = 256, 6_000_001  # side of a field in pixels of 2 µm; where the held-out fields begin
+PATCHES = 2048  # to train on
+NOISE = 0.05  # what is added to latents, those of NP maps having a spread of 1/3, to see what a small error becomes
+
+
+class Variant(NamedTuple):
+    """An autoencoder, and how it is trained on patches of 32 pixels."""
+
+    latent_channels: int = 8
+    widths: tuple = (16, 32, 64)
+    kl_weight: float = 1e-3
+    steps: int = 6000
+
+
+SHIPPED = "KL, long"
+VARIANTS = {
+    SHIPPED: Variant(),
+    "KL": Variant(steps=2000),
+    "no KL": Variant(kl_weight=0.0, steps=2000),
+    "KL x 30": Variant(kl_weight=3e-2, steps=2000),
+    "2 channels": Variant(2, steps=2000),
+}
+
+
+def train_autoencoder(variant: Variant, folder: Path) -> Autoencoder:
+    """Train one on three images of each patch, resumably in `folder`, and
+    bring its latents to the scale of nanoparticle maps.
+    """
+    items = [{"target": item[role]} for item in SyntheticTumours(PATCHES, 32, TRAIN_SEED) for role in IMAGES]
+    config = TrainConfig(variant.steps, 16, learning_rate=2e-3, seed=0)
+    loss = partial(autoencoder_loss, kl_weight=variant.kl_weight)
+    torch.manual_seed(0)
+    network = Autoencoder(AutoencoderConfig(variant.latent_channels, variant.widths))
+    *_, last = fit(network, shifted_schedule(), items, config, loss, folder=folder)
+    autoencoder = last.ema.eval()
+    standardise(autoencoder, torch.stack([item["target"] for item in items[:: len(IMAGES)]]).split(256))
+    return autoencoder
+
+
+@torch.inference_mode()
+def reconstructed(autoencoder: Autoencoder, images: Tensor) -> pd.DataFrame:
+    """What comes back of images (B, 1, H, W): a row for each, with SSIM and
+    PSNR, and the SSIM after noise on the latents.
+    """
+    latents = torch.cat([autoencoder.encode(image) for image in images.split(4)])
+    noise = NOISE * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    back, disturbed = (torch.cat([autoencoder.decode(part) for part in x.split(4)]) for x in (latents, latents + noise))
+    columns = {"ssim": ssim(back, images), "psnr": psnr(back, images), "ssim_noise": ssim(disturbed, images)}
+    return pd.DataFrame({name: x.numpy() for name, x in columns.items()})
+
+
+def reconstructions(name: str, folder: Path, images: dict[str, Tensor]) -> pd.DataFrame:
+    """Rows of `reconstructed` for the autoencoder of this name and each kind of image."""
+    autoencoder, start = train_autoencoder(VARIANTS[name], folder), time.process_time()
+    numbers = FIELD**2 * autoencoder.config.latent_channels // autoencoder.config.factor**2
+    parameters = sum(p.numel() for p in autoencoder.parameters())
+    spread = (autoencoder.scale / RANGE).mean().item()  # of the latents before they were scaled
+    about = dict(autoencoder=name, numbers=numbers, parameters=parameters, spread=spread)
+    tables = [reconstructed(autoencoder, x).assign(image=kind, **about) for kind, x in images.items()]
+    return pd.concat(tables).assign(seconds=time.process_time() - start)
+
+
+def middle_slices(folder: Path) -> dict[str, Tensor]:
+    """The middle slice of each patient of a folder of cases, 1.5 mm a pixel, by contrast."""
+    slices = BraTSSliceDataset(folder, "flair", "t1", "t2", 128, slices_per_case=3, skip_bad=True)
+    batch = stack(slices[i] for i in range(1, len(slices), 3))
+    return {name: batch[role] for name, role in (("FLAIR", "target"), ("T1", "primary"), ("T2", "secondary"))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="AUTOENCODER")
+    parser.add_argument("--fields", type=int, default=8, help="to come back, a multiple of 8")
+    parser.add_argument("--brains", type=Path, help="a folder of real cases")
+    arguments = parser.parse_args()
+    batch = field_patches(arguments.fields, FIELD, FIELD_SEED)
+    images = {kind: batch[role] for role, kind in IMAGES.items()}
+    for name in arguments.only:
+        place = arguments.out / folder_name(name, 0)
+        once(place, partial(reconstructions, name, place, images))
+    if arguments.brains:
+        place = arguments.out / folder_name(SHIPPED, 0)
+        once(arguments.out / "brains", partial(reconstructions, SHIPPED, place, middle_slices(arguments.brains)))
+    gather(arguments.out / "reconstructions.csv", "*/scores.csv")
+
+
+if __name__ == "__main__":
+    main()
