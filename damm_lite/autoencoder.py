@@ -96,13 +96,21 @@ class Autoencoder(nn.Module):
         """The image of a latent."""
         return self.up(latent * self.scale + self.mean).clamp(-1, 1)
 
-    def forward(self, xt: Tensor, t: Tensor, image: Tensor, eps: Tensor) -> AutoencoderOutput:
-        """For training: decode a latent that is drawn; its noise is taken from
-        the pixels' noise eps (B, 1, H, W), xt and t are not looked at.
+    def forward(
+        self,
+        xt: Tensor,
+        t: Tensor,
+        image: Tensor,
+        eps: Tensor,
+    ) -> AutoencoderOutput:
+        """For training: decode a latent that is drawn; its noise is taken
+        from the pixels' noise eps (B, 1, H, W), xt and t are not looked at.
         """
         mean, log_variance = self.moments(image)
-        noise = functional.pixel_unshuffle(eps, self.config.factor)[:, : self.config.latent_channels]
-        return AutoencoderOutput(self.up(mean + (log_variance / 2).exp() * noise), mean, log_variance)
+        noise = functional.pixel_unshuffle(eps, self.config.factor)
+        noise = noise[:, : self.config.latent_channels]
+        latent = mean + (log_variance / 2).exp() * noise
+        return AutoencoderOutput(self.up(latent), mean, log_variance)
 
 
 def autoencoder_loss(
@@ -160,12 +168,19 @@ class LatentDAMMNet(DAMMNet):
         self.factor, self.image_channels = self.autoencoder.config.factor, (1, 1, 1)
 
     def to_latent(self, image: Tensor) -> Tensor:
-        """The latent (B, C, H / factor, W / factor) of an image (B, 1, H, W)."""
+        """The latent of images (B, 1, H, W), as the autoencoder gives it."""
         return self.autoencoder.encode(image)
 
     def from_latent(self, latent: Tensor) -> Tensor:
         """The image of a latent."""
         return self.autoencoder.decode(latent)
 
-    def forward(self, xt: Tensor, t: Tensor, primary: Tensor, secondary: Tensor) -> DAMMOutput:
-        return super().forward(xt, t, self.to_latent(primary), self.to_latent(secondary))
+    def forward(
+        self,
+        xt: Tensor,
+        t: Tensor,
+        primary: Tensor,
+        secondary: Tensor,
+    ) -> DAMMOutput:
+        conditions = self.to_latent(primary), self.to_latent(secondary)
+        return super().forward(xt, t, *conditions)
