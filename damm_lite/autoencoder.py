@@ -97,19 +97,14 @@ class Autoencoder(nn.Module):
         return self.up(latent * self.scale + self.mean).clamp(-1, 1)
 
     def forward(
-        self,
-        xt: Tensor,
-        t: Tensor,
-        image: Tensor,
-        eps: Tensor,
-    ) -> AutoencoderOutput:
+        self, xt: Tensor, t: Tensor, image: Tensor, eps: Tensor
+    ) -> AutoencoderOutput:  # fmt: skip
         """For training: decode a latent that is drawn; its noise is taken
         from the pixels' noise eps (B, 1, H, W), xt and t are not looked at.
         """
         mean, log_variance = self.moments(image)
         noise = functional.pixel_unshuffle(eps, self.config.factor)
-        noise = noise[:, : self.config.latent_channels]
-        latent = mean + (log_variance / 2).exp() * noise
+        latent = mean + (log_variance / 2).exp() * noise[:, : mean.shape[1]]
         return AutoencoderOutput(self.up(latent), mean, log_variance)
 
 
@@ -176,11 +171,6 @@ class LatentDAMMNet(DAMMNet):
         return self.autoencoder.decode(latent)
 
     def forward(
-        self,
-        xt: Tensor,
-        t: Tensor,
-        primary: Tensor,
-        secondary: Tensor,
-    ) -> DAMMOutput:
-        conditions = self.to_latent(primary), self.to_latent(secondary)
-        return super().forward(xt, t, *conditions)
+        self, xt: Tensor, t: Tensor, primary: Tensor, secondary: Tensor
+    ) -> DAMMOutput:  # fmt: skip
+        return super().forward(xt, t, *map(self.to_latent, (primary, secondary)))
