@@ -250,7 +250,7 @@ def submit(toy, folder, **answers):
         nbformat.write(answered(plain(toy), answer), toy / folder / f"{student}.ipynb")
 
 
-def grade(toy, folder, seconds, memory=2):
+def grade(toy, folder, seconds, memory=1):
     """The table of the command, by student, and the seconds that it took."""
     out, start = toy / f"grades-{folder}", time.monotonic()
     where = ["--out", out, "--autograders", toy / "made" / "instructor"]
@@ -297,10 +297,10 @@ def test_marks_and_reasons(toy):
     reasons = table.reason.to_dict()
     assert all(reasons[student] == "" for student in right)
     assert "Kernel died" in reasons["crashing"]
-    assert reasons["hungry"] == "took more than 2 GiB of memory"
+    assert reasons["hungry"] == "took more than 1 GiB of memory"
     assert "grading stopped" in reasons["deleting"] and "No such file" in reasons["deleting"]
     # Whichever comes first: 256 of them take about a gigabyte.
-    assert reasons["forking"] in ("started more than 256 processes", "took more than 2 GiB of memory")
+    assert reasons["forking"] in ("started more than 256 processes", "took more than 1 GiB of memory")
     assert reasons["scribble"].startswith("not a notebook of an assignment")
 
     assert (outside / "precious").read_text() == "kept" and len(list(outside.iterdir())) == 1

@@ -199,14 +199,14 @@ def test_a_batch_in_parts_is_the_whole_batch():
 
 
 def test_a_volume_is_its_slices_with_the_same_noise_for_all(model, conditions):
+    model = copy.deepcopy(model).double()  # float32 rounds batches of another size differently on some processors
     primary, secondary = (x[[0, 1, 0]] for x in conditions)
     volume = predict_slices(model, SCHEDULE, primary, secondary, num_steps=2, seed=5, num_samples=4)
     assert volume.samples.shape == (4, 3, 1, 16, 16) and volume.confidence_map.shape == (3, 4, 4)
     assert torch.equal(volume.samples[:, 0], volume.samples[:, 2])
     one = predict(model, SCHEDULE, *(x[:1] for x in conditions), num_steps=2, seed=5, num_samples=4)
-    rounding = dict(rtol=0, atol=1e-4)  # a batch of another size may be rounded differently
-    torch.testing.assert_close(volume.samples[:, :1], one.samples, **rounding)
-    torch.testing.assert_close(volume.confidence[:1], one.confidence, **rounding)
+    torch.testing.assert_close(volume.samples[:, :1], one.samples)
+    torch.testing.assert_close(volume.confidence[:1], one.confidence)
     torch.testing.assert_close(volume.confidence_map[:1], one.confidence_map)
     names = {branch: predict_slices(model, SCHEDULE, *conditions, 1, gate=branch).branch for branch in ("uni", "multi")}
     assert names == {branch: [branch] * 3 for branch in names}

@@ -146,6 +146,14 @@ def last_line(text: str) -> str:
     return (text.strip().split("\n")[-1].strip() or "it did not say why")[:200]
 
 
+def memory_of(process: psutil.Process) -> int:
+    """Bytes that a process holds; what it shares with others is counted in parts, where the system tells."""
+    try:
+        return process.memory_full_info().pss
+    except (psutil.AccessDenied, AttributeError):
+        return process.memory_info().rss
+
+
 def used(process: psutil.Process) -> tuple[float, int]:
     """(GiB, number) of a process and all its descendants."""
     held, count = 0, 0
@@ -153,7 +161,7 @@ def used(process: psutil.Process) -> tuple[float, int]:
         for one in (process, *process.children(recursive=True)):
             count += 1
             with contextlib.suppress(psutil.Error):
-                held += one.memory_info().rss
+                held += memory_of(one)
     return held / GIB, count
 
 
