@@ -75,7 +75,7 @@ def test_weights_are_small_and_say_how_they_were_made(path):
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["damm_lite"])["about"]
     assert {"command", "seed", "steps", "device"} <= about.keys()
-    scripts = {"brain": "train_brains", "vessels": "sampling", "study": "study"}
+    scripts = {"brain": "train_brains", "vessels": "sampling", "study": "study", "latent": "latents"}
     script = scripts.get(re.match(r"[a-z]+", path.stem)[0], "train_tumours")
     assert f"damm_lite.experiments.{script}" in about["command"]
     if script == "study":

@@ -1,18 +1,17 @@
 """Autoencoders, and what comes back of images: a table of chapter 13.
 
     python -m damm_lite.experiments.autoencoders --out _build/latents/autoencoders
-    python -m damm_lite.experiments.autoencoders --out … --brains FOLDER
+    python -m damm_lite.experiments.autoencoders --out _build/latents/autoencoders --brains FOLDER
 
 Trains the autoencoders of `VARIANTS` on simulated images of all three kinds.
-`reconstructions.csv` has a row for each autoencoder, kind of image and held-out
-image. With --brains, a slice of each of some real patients, which none of them has seen, go
-through the first one, too.
-What is there is not done again, and an interrupted training goes on where it
-was.
+`reconstructions.csv` has a row for each autoencoder, kind of image and image.
+By the fields "development" a variant is chosen; the one that is shipped is then
+tested on others, and with --brains on the middle slice of each real patient of
+a folder; no autoencoder has seen a brain. What is there is not done again, and
+an interrupted training goes on where it was.
 """
 
 import argparse
-import time
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,13 +33,14 @@ from damm_lite.train import TrainConfig
 from damm_lite.tumours.synthetic import SyntheticTumours
 
 IMAGES = {"target": "NP", "primary": "vessels", "secondary": "nuclei"}
-FIELD, FIELD_SEED = 256, 6_000_001  # side of a field in pixels of 2 µm; where the held-out fields begin
-PATCHES = 2048  # to train on
+FIELD, FIELDS = 256, 8  # side of a field in pixels of 2 µm, and how many are measured
+DEVELOPMENT_SEED, TEST_SEED = 6_000_001, 5_000_001  # of the fields
+SIDE, PATCHES, BATCH = 32, 2048, 16  # of the training
 NOISE = 0.05  # what is added to latents, those of NP maps having a spread of 1/3, to see what a small error becomes
 
 
 class Variant(NamedTuple):
-    """An autoencoder, and how it is trained on patches of 32 pixels."""
+    """An autoencoder, and how it is trained."""
 
     latent_channels: int = 8
     widths: tuple = (16, 32, 64)
@@ -62,8 +62,8 @@ def train_autoencoder(variant: Variant, folder: Path) -> Autoencoder:
     """Train one on three images of each patch, resumably in `folder`, and
     bring its latents to the scale of nanoparticle maps.
     """
-    items = [{"target": item[role]} for item in SyntheticTumours(PATCHES, 32, TRAIN_SEED) for role in IMAGES]
-    config = TrainConfig(variant.steps, 16, learning_rate=2e-3, seed=0)
+    items = [{"target": item[role]} for item in SyntheticTumours(PATCHES, SIDE, TRAIN_SEED) for role in IMAGES]
+    config = TrainConfig(variant.steps, BATCH, learning_rate=2e-3, seed=0)
     loss = partial(autoencoder_loss, kl_weight=variant.kl_weight)
     torch.manual_seed(0)
     network = Autoencoder(AutoencoderConfig(variant.latent_channels, variant.widths))
@@ -76,24 +76,28 @@ def train_autoencoder(variant: Variant, folder: Path) -> Autoencoder:
 @torch.inference_mode()
 def reconstructed(autoencoder: Autoencoder, images: Tensor) -> pd.DataFrame:
     """What comes back of images (B, 1, H, W): a row for each, with SSIM and
-    PSNR, and the SSIM after noise on the latents.
+    PSNR, the SSIM after noise on the latents, and how many numbers a latent has.
     """
     latents = torch.cat([autoencoder.encode(image) for image in images.split(4)])
     noise = NOISE * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     back, disturbed = (torch.cat([autoencoder.decode(part) for part in x.split(4)]) for x in (latents, latents + noise))
     columns = {"ssim": ssim(back, images), "psnr": psnr(back, images), "ssim_noise": ssim(disturbed, images)}
-    return pd.DataFrame({name: x.numpy() for name, x in columns.items()})
+    return pd.DataFrame({name: x.numpy() for name, x in columns.items()}).assign(numbers=latents[0].numel())
 
 
 def reconstructions(name: str, folder: Path, images: dict[str, Tensor]) -> pd.DataFrame:
-    """Rows of `reconstructed` for the autoencoder of this name and each kind of image."""
-    autoencoder, start = train_autoencoder(VARIANTS[name], folder), time.process_time()
-    numbers = FIELD**2 * autoencoder.config.latent_channels // autoencoder.config.factor**2
-    parameters = sum(p.numel() for p in autoencoder.parameters())
-    spread = (autoencoder.scale / RANGE).mean().item()  # of the latents before they were scaled
-    about = dict(autoencoder=name, numbers=numbers, parameters=parameters, spread=spread)
-    tables = [reconstructed(autoencoder, x).assign(image=kind, **about) for kind, x in images.items()]
-    return pd.concat(tables).assign(seconds=time.process_time() - start)
+    """Rows of `reconstructed` for each kind of image and the autoencoder of this name, with its latents' spread
+    before they were scaled.
+    """
+    autoencoder = train_autoencoder(VARIANTS[name], folder)
+    tables = [reconstructed(autoencoder, x).assign(image=kind) for kind, x in images.items()]
+    return pd.concat(tables).assign(autoencoder=name, spread=(autoencoder.scale / RANGE).mean().item())
+
+
+def simulated_fields(seed: int) -> dict[str, Tensor]:
+    """Images (B, 1, H, W) of each kind."""
+    batch = field_patches(FIELDS, FIELD, seed)
+    return {kind: batch[role] for role, kind in IMAGES.items()}
 
 
 def middle_slices(folder: Path) -> dict[str, Tensor]:
@@ -107,17 +111,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="AUTOENCODER")
-    parser.add_argument("--fields", type=int, default=8, help="to come back, a multiple of 8")
     parser.add_argument("--brains", type=Path, help="a folder of real cases")
     arguments = parser.parse_args()
-    batch = field_patches(arguments.fields, FIELD, FIELD_SEED)
-    images = {kind: batch[role] for role, kind in IMAGES.items()}
+    place = arguments.out / folder_name(SHIPPED, 0)
+    development, test = simulated_fields(DEVELOPMENT_SEED), simulated_fields(TEST_SEED)
     for name in arguments.only:
-        place = arguments.out / folder_name(name, 0)
-        once(place, partial(reconstructions, name, place, images))
+        own = arguments.out / folder_name(name, 0)
+        once(own, partial(reconstructions, name, own, development), fields="development")
+    once(arguments.out / "test", partial(reconstructions, SHIPPED, place, test), fields="test")
     if arguments.brains:
-        place = arguments.out / folder_name(SHIPPED, 0)
-        once(arguments.out / "brains", partial(reconstructions, SHIPPED, place, middle_slices(arguments.brains)))
+        brains = middle_slices(arguments.brains)
+        once(arguments.out / "patients", partial(reconstructions, SHIPPED, place, brains), fields="patients")
     gather(arguments.out / "reconstructions.csv", "*/scores.csv")
 
 

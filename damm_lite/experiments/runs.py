@@ -186,6 +186,16 @@ def steps_within(seconds: float, model: nn.Module, schedule: NoiseSchedule, patc
     return int((seconds - (time.perf_counter() - times[0])) / per_step)
 
 
+def about_run(device: torch.device, **more: object) -> dict:
+    """What is stored with the weights of a command: itself, where it ran, and `more`."""
+    return {
+        "command": shlex.join(["python", "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
+        "torch": torch.__version__,
+        **more,
+    }
+
+
 def train_and_store(
     arguments: argparse.Namespace, start: float, patches: list, trainer: Callable, measure: Callable
 ) -> None:
@@ -215,15 +225,8 @@ def train_and_store(
     count = sum(p.numel() for p in last.ema.parameters())
     print(f"{count:,} parameters, {steps} steps on {device} in {minutes:.1f} minutes, simulation included")
 
-    about = {
-        "command": shlex.join(["python", "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]),
-        "seed": arguments.seed,
-        "steps": steps,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
-        "minutes": round(minutes, 1),  # of this start alone, where the run was resumed
-        "resumed": resumed,
-        "torch": torch.__version__,
-    }
+    # Minutes are of this start alone, where the run was resumed.
+    about = about_run(device, seed=arguments.seed, steps=steps, minutes=round(minutes, 1), resumed=resumed)
     if arguments.out:
         save_checkpoint(arguments.out, last.ema, schedule, **about)
     scores = measure(last.ema, schedule)
