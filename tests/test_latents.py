@@ -103,6 +103,17 @@ def test_reconstruction_scores_are_of_the_images_that_come_back():
     assert (found["ssim_noise"] != found["ssim"]).all()
 
 
+def test_what_lies_outside_the_region_does_not_count():
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(AutoencoderConfig(4, (8, 16))).eval()
+    images, region = torch.rand(2, 1, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
+    region[..., :16] = 1
+    found = autoencoders.reconstructed(autoencoder, images, region)
+    with torch.inference_mode():
+        error = (autoencoder.decode(autoencoder.encode(images)) - images)[..., :16].square().mean(dim=(1, 2, 3))
+    np.testing.assert_allclose(found["psnr"], 10 * np.log10(4 / error), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["reconstructions", "latents", "latent_training", "latent_slides"])
 def test_stored_tables_are_whole(name):
     assert dl.load_results(name).drop(columns="psnr", errors="ignore").notna().all(axis=None)
@@ -113,7 +124,7 @@ def test_the_shipped_network_reconstructs_as_its_table_says():
     network, _ = dl.load_pretrained("latent-128")
     images = autoencoders.simulated_fields(autoencoders.TEST_SEED)
     table = dl.load_results("reconstructions").set_index(["fields", "image"]).loc["test"]
-    for kind, x in images.items():
+    for kind, (x,) in images.items():
         found = autoencoders.reconstructed(network.autoencoder, x[:2])
         for score in ("ssim", "ssim_noise"):
             np.testing.assert_allclose(found[score], table.loc[kind, score][:2], atol=1e-3)

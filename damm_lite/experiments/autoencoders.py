@@ -6,8 +6,8 @@
 Trains the autoencoders of `VARIANTS` on simulated images of all three kinds.
 `reconstructions.csv` has a row for each autoencoder, kind of image and image.
 By the fields "development" a variant is chosen; the one that is shipped is then
-tested on others, and with --brains on the middle slice of each real patient of
-a folder; no autoencoder has seen a brain. What is there is not done again, and
+tested on others, and with --brains in the brain, on the middle slice of each
+real patient of a folder; no autoencoder has seen one. What is there is not done again, and
 an interrupted training goes on where it was.
 """
 
@@ -26,7 +26,7 @@ from damm_lite.data import stack
 from damm_lite.experiments.held_out import gather, once
 from damm_lite.experiments.runs import TRAIN_SEED
 from damm_lite.experiments.study import field_patches, folder_name
-from damm_lite.metrics import psnr, ssim
+from damm_lite.metrics import evaluate_inside, psnr, ssim
 from damm_lite.resumable import fit
 from damm_lite.schedules import shifted_schedule
 from damm_lite.train import TrainConfig
@@ -73,38 +73,47 @@ def train_autoencoder(variant: Variant, folder: Path) -> Autoencoder:
     return autoencoder
 
 
+def image_scores(back: Tensor, images: Tensor, region: Tensor | None) -> pd.DataFrame:
+    """SSIM and PSNR, a row for each of the images (B, 1, H, W), whole or where `region`, of their shape, is 1."""
+    if region is None:
+        return pd.DataFrame({"ssim": ssim(back, images).numpy(), "psnr": psnr(back, images).numpy()})
+    parts = zip(*(x.split(1) for x in (back, images, region)), strict=True)
+    return pd.DataFrame([evaluate_inside(*part) for part in parts])
+
+
 @torch.inference_mode()
-def reconstructed(autoencoder: Autoencoder, images: Tensor) -> pd.DataFrame:
-    """What comes back of images (B, 1, H, W): a row for each, with SSIM and
-    PSNR, the SSIM after noise on the latents, and how many numbers a latent has.
+def reconstructed(autoencoder: Autoencoder, images: Tensor, region: Tensor | None = None) -> pd.DataFrame:
+    """`image_scores` of what comes back of images (B, 1, H, W), with the SSIM
+    after noise on the latents, and how many numbers a latent has.
     """
     latents = torch.cat([autoencoder.encode(image) for image in images.split(4)])
     noise = NOISE * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     back, disturbed = (torch.cat([autoencoder.decode(part) for part in x.split(4)]) for x in (latents, latents + noise))
-    columns = {"ssim": ssim(back, images), "psnr": psnr(back, images), "ssim_noise": ssim(disturbed, images)}
-    return pd.DataFrame({name: x.numpy() for name, x in columns.items()}).assign(numbers=latents[0].numel())
+    noisy = image_scores(disturbed, images, region)["ssim"]
+    return image_scores(back, images, region).assign(ssim_noise=noisy, numbers=latents[0].numel())
 
 
-def reconstructions(name: str, folder: Path, images: dict[str, Tensor]) -> pd.DataFrame:
-    """Rows of `reconstructed` for each kind of image and the autoencoder of this name, with its latents' spread
-    before they were scaled.
+def reconstructions(name: str, folder: Path, images: dict[str, tuple]) -> pd.DataFrame:
+    """Rows of `reconstructed` for each kind of images, with their region if there is one, by the autoencoder of this
+    name; with its latents' spread before they were scaled.
     """
     autoencoder = train_autoencoder(VARIANTS[name], folder)
-    tables = [reconstructed(autoencoder, x).assign(image=kind) for kind, x in images.items()]
+    tables = [reconstructed(autoencoder, *pair).assign(image=kind) for kind, pair in images.items()]
     return pd.concat(tables).assign(autoencoder=name, spread=(autoencoder.scale / RANGE).mean().item())
 
 
-def simulated_fields(seed: int) -> dict[str, Tensor]:
+def simulated_fields(seed: int) -> dict[str, tuple[Tensor]]:
     """Images (B, 1, H, W) of each kind."""
     batch = field_patches(FIELDS, FIELD, seed)
-    return {kind: batch[role] for role, kind in IMAGES.items()}
+    return {kind: (batch[role],) for role, kind in IMAGES.items()}
 
 
-def middle_slices(folder: Path) -> dict[str, Tensor]:
-    """The middle slice of each patient of a folder of cases, 1.5 mm a pixel, by contrast."""
+def middle_slices(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """The middle slice of each patient of a folder of cases, 1.5 mm a pixel, by contrast, to score in the brain."""
     slices = BraTSSliceDataset(folder, "flair", "t1", "t2", 128, slices_per_case=3, skip_bad=True)
     batch = stack(slices[i] for i in range(1, len(slices), 3))
-    return {name: batch[role] for name, role in (("FLAIR", "target"), ("T1", "primary"), ("T2", "secondary"))}
+    roles = {"FLAIR": "target", "T1": "primary", "T2": "secondary"}
+    return {name: (batch[role], batch["mask"]) for name, role in roles.items()}
 
 
 def main() -> None:

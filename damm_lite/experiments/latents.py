@@ -4,11 +4,12 @@
     python -m damm_lite.experiments.latents --out _build/latents --slide 4096
 
 The first trains the book's autoencoder, a network on its latents, and one of
-the same widths on pixels; `training.csv` says what each took. `latents.csv` has
-a row for each way to predict and each test field of 256 pixels; "round trip" is
-the field itself, encoded and decoded, above which nothing in latents can come.
-The second predicts a slide in latents, too, and one of a quarter of its side in
-pixels; `slides.csv` has seconds and, on Linux, memory. What is there is not
+the same widths on pixels; `training.csv` says what each took, or, where it had
+begun before, what was left of it. `latents.csv` has a row for each way to
+predict and each test field of 256 pixels; "round trip" is the field itself,
+encoded and decoded, which nothing in latents can be expected to beat. The
+second, which needs Linux, predicts a slide in latents, too, and one of a quarter
+of its side in pixels; `slides.csv` has seconds and memory. What is there is not
 done again, and an interrupted training goes on where it was. With --weights the
 network on latents is stored in that file.
 """
@@ -68,6 +69,7 @@ class Way(NamedTuple):
     network: str
     tiling: Tiling
     num_steps: int = 20
+    gate: str = "damm"
 
 
 WHOLE = Tiling(FIELD, 0)
@@ -76,7 +78,10 @@ WAYS = {
     "latents, tiles": Way("latents", Tiling(128, 32)),
     "pixels, whole": Way("pixels", WHOLE),
     "pixels, tiles": Way("pixels", Tiling(64, 16)),
+    "latents, whole, 2 steps": Way("latents", WHOLE, 2),
     "pixels, whole, 2 steps": Way("pixels", WHOLE, 2),
+    "latents, whole, multi": Way("latents", WHOLE, gate="multi"),
+    "pixels, whole, multi": Way("pixels", WHOLE, gate="multi"),
 }
 SLIDES = {"latents": Way("latents", Tiling(FIELD, 32, batch_size=4)), "pixels": WAYS["pixels, tiles"]}
 
@@ -116,7 +121,7 @@ def on_pixels(folder: Path) -> DAMMNet:
 
 
 def training(train: Callable[[Path], nn.Module], steps: int, size: int, folder: Path) -> pd.DataFrame:
-    """The row of a training: processor seconds, simulation included, and the tissue that its batches showed."""
+    """The row of a training: processor seconds, simulation included, and the area of its batches, repeats included."""
     start = time.process_time()
     network = train(folder)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -143,7 +148,7 @@ def drawn_by_tiles(network: Trained, way: Way, field: dict) -> Tensor:
     with TemporaryDirectory() as folder:
         for seed in range(SAMPLES):
             path = Path(folder) / f"{seed}.tif"
-            predict_slide(*network, *pair, path, way.num_steps, tiling=replace(way.tiling, seed=seed))
+            predict_slide(*network, *pair, path, way.num_steps, way.gate, replace(way.tiling, seed=seed))
             samples.append(to_tensor(tifffile.imread(path)))
     return torch.stack(samples)
 
@@ -186,7 +191,7 @@ def predict_one_slide(way: Way, side: int, folder: Path) -> dict:
     network = load_checkpoint(folder / way.network / MODEL)
     pair = [tifffile.memmap(folder / f"{role}-{side}.tif", mode="r")[None] for role in ("primary", "secondary")]
     path, before, start = folder / f"{way.network}-{side}.tif", peak_memory(), time.perf_counter()
-    predict_slide(*network, *pair, path, way.num_steps, tiling=way.tiling)
+    predict_slide(*network, *pair, path, way.num_steps, way.gate, way.tiling)
     seconds, more = time.perf_counter() - start, peak_memory() - before
     path.unlink()
     return dict(side=side, tile=way.tiling.tile, seconds=seconds, megabytes=more, threads=torch.get_num_threads())
