@@ -1,7 +1,7 @@
 """Autoencoders, and what comes back of images: a table of chapter 13.
 
     python -m damm_lite.experiments.autoencoders --out _build/latents/autoencoders
-    python -m damm_lite.experiments.autoencoders --out _build/latents/autoencoders --brains FOLDER
+    python -m damm_lite.experiments.autoencoders --out FOLDER --brains CASES
 
 Trains the autoencoders of `VARIANTS` on simulated images of all three kinds.
 `reconstructions.csv` has a row for each autoencoder, kind of image and image.
