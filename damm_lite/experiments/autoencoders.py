@@ -5,10 +5,10 @@
 
 Trains the autoencoders of `VARIANTS` on simulated images of all three kinds.
 `reconstructions.csv` has a row for each autoencoder, kind of image and image.
-By the fields "development" a variant is chosen; the one that is shipped is then
-tested on others, and with --brains in the brain, on the middle slice of each
-real patient of a folder; no autoencoder has seen one. What is there is not done again, and
-an interrupted training goes on where it was.
+By the fields "development" a variant is chosen. The one that is shipped is then
+tested on others, and with --brains on the middle slice of each real patient of
+a folder, inside the brain; no autoencoder has seen one. What is there is not
+done again, and an interrupted training goes on where it was.
 """
 
 import argparse
